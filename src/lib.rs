@@ -79,16 +79,16 @@ pub use identity::{
 pub use kind::{Direction, Kind};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
-    ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob, MemoryProvider,
-    PastUsage, ReconcileReport, Spool, SpoolError, SpoolErrorKind,
+    ArchiveReport, BillingDrift, BillingError, BillingProvider, CreditEntry, Drift, Entries, EntryKind, GrantEntry,
+    Invoice, InvoiceLine, JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob,
+    MemoryProvider, PastUsage, ReconcileReport, Spool, SpoolError, SpoolErrorKind,
 };
 pub use policy_name::PolicyName;
 pub use quota::{
-    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobError, JobIdSource,
-    JobOutcome, JobRun, JobState, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder,
-    QuotaError, QuotaLayer, QuotaService, QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation,
-    ReservationError, ReservationId, ServedRequest, Usage, UsagePage,
+    ActiveGrant, Amounts, Charge, CloseOutcome, Credited, Cursor, Duplicates, Explanation, Grant, GrantId, JobError,
+    JobIdSource, JobOutcome, JobRun, JobState, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota,
+    QuotaBuilder, QuotaError, QuotaLayer, QuotaService, QuotaStatus, QuotaStore, Quotas, RequestBytesLayer,
+    Reservation, ReservationError, ReservationId, ServedRequest, Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

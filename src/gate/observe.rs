@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use crate::{
     circuit_state::CircuitState,
-    identity::{Client, Digest},
+    identity::{Client, Digest, Name},
     policy_name::PolicyName,
     refusal::Refusal,
 };
@@ -62,10 +62,20 @@ pub enum Event<'a> {
         /// Name of the field.
         field: &'a HeaderName,
     },
-    /// The table of clients is full of live entries, and a newcomer shared state with other newcomers.
+    /// The table of clients is full of live entries, or has those that one network may have, and a newcomer shared state
+    /// with other newcomers.
     Overflow {
         /// Policy of the table.
         policy: &'a PolicyName,
+    },
+    /// One network, or the clients that nothing vouches for, have as many accounts as
+    /// [one may have](crate::QuotaLayer::max_clients_per_network). From now on its newcomers share accounts. Emitted once,
+    /// until it has half of them.
+    CohortFull {
+        /// Policy of the accounts.
+        policy: &'a PolicyName,
+        /// The network, such as `2001:db8::/44` or `198.51.0.0/16`; `None` for the clients that nothing vouches for.
+        network: Option<&'a Name>,
     },
     /// A lease that was held too long was reclaimed.
     Reclaimed {

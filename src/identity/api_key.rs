@@ -136,7 +136,7 @@ impl Identify for ApiKey {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: self.named_only || self.table.is_all_named(), verified: true }
+        IdentityGuarantees { named: self.named_only || self.table.is_all_named(), verified: true, one_kind: true }
     }
 
     fn missing(&self) -> MissingIdentity {

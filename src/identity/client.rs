@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    cohort::Cohort,
     digester::{Digest, Digester},
     name::{Name, Tier, is_public},
 };
@@ -32,6 +33,7 @@ use crate::error::ConfigError;
 #[derive(Clone)]
 pub struct Client {
     pub(super) digest: Digest,
+    /// Also [hidden](Name::hidden) where it only holds the cohort.
     pub(super) name: Option<Name>,
     pub(super) tier: Option<Tier>,
 }
@@ -67,7 +69,11 @@ impl Client {
     /// ```
     #[must_use]
     pub fn with_name(self, name: impl Into<Name>) -> Self {
-        Self { name: Some(name.into()), ..self }
+        let mut name = name.into();
+        if let Some(old) = &self.name {
+            name.set_cohort(old.cohort());
+        }
+        Self { name: Some(name), ..self }
     }
 
     /// Sets a tier, which may have limits of its own.
@@ -86,7 +92,25 @@ impl Client {
     /// Returns the public name, if the identity has one.
     #[must_use]
     pub const fn name(&self) -> Option<&Name> {
-        self.name.as_ref()
+        match &self.name {
+            Some(name) if !name.is_hidden() => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Returns the cohort, of which a bounded table holds only a part.
+    pub(crate) fn cohort(&self) -> Cohort {
+        self.name.as_ref().map_or(Cohort::CLAIMED, Name::cohort)
+    }
+
+    /// Sets the cohort of a client that is not a network.
+    #[inline]
+    pub(super) fn of_cohort(mut self, cohort: Cohort) -> Self {
+        match &mut self.name {
+            Some(name) => name.set_cohort(cohort),
+            None => self.name = Some(Name::hidden(cohort)),
+        }
+        self
     }
 
     /// Returns the tier, if the identity has one.
@@ -142,7 +166,7 @@ impl Hash for Client {
 /// ```
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(name) = &self.name else { return fmt::Debug::fmt(&self.digest, f) };
+        let Some(name) = self.name() else { return fmt::Debug::fmt(&self.digest, f) };
         let digester = Digester::process();
         let same = match (name.as_text(), name.as_network()) {
             (Some(text), _) => Some(("name", digester.named(text))),
@@ -172,7 +196,7 @@ impl FromStr for Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
+        match self.name() {
             Some(name) => write!(f, "Client({name}")?,
             None => write!(f, "Client({:?}", self.digest)?,
         }
@@ -266,7 +290,7 @@ impl Principal {
             Label::Private(id) => digester.secret("account", id.as_bytes()),
             Label::Unnamed => digester.secret("key", credential?),
         };
-        Some(Client { tier: self.tier, ..client })
+        Some(Client { tier: self.tier, ..client.of_cohort(Cohort::VOUCHED) })
     }
 }
 

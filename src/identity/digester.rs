@@ -140,7 +140,7 @@ impl Digester {
             IpNet::V4(network) => self.digest("ip", [&network.addr().octets()[..], &[bits]]),
             IpNet::V6(network) => self.digest("ip", [&network.addr().octets()[..], &[bits]]),
         };
-        Client::from_digest(digest).with_name(Name::network(network.addr(), bits))
+        Client { digest, name: Some(Name::network(network.addr(), bits)), tier: None }
     }
 
     /// Returns the client with this public name.

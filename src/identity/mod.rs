@@ -35,6 +35,7 @@
 
 mod api_key;
 mod client;
+mod cohort;
 mod credential;
 mod digester;
 mod forwarded;
@@ -54,6 +55,7 @@ use crate::head::RequestHead;
 
 pub use api_key::ApiKey;
 pub use client::{Client, Principal};
+pub(crate) use cohort::Cohort;
 pub use digester::{Digest, Digester};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
@@ -154,6 +156,8 @@ pub struct IdentityGuarantees {
     pub named: bool,
     /// A client cannot claim another's identity by sending a field.
     pub verified: bool,
+    /// All clients are of one kind, so that no other kind needs room in a table that they fill.
+    pub(crate) one_kind: bool,
 }
 
 impl<F> Identify for F
@@ -223,7 +227,11 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
 
     fn guarantees(&self) -> IdentityGuarantees {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
-        IdentityGuarantees { named: first.named && second.named, verified: first.verified && second.verified }
+        IdentityGuarantees {
+            named: first.named && second.named,
+            verified: first.verified && second.verified,
+            one_kind: false,
+        }
     }
 
     fn missing(&self) -> MissingIdentity {
@@ -258,12 +266,16 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];
         let pair = Client::from_digest(digester.digest("pair", halves));
         let tier = first.tier().or(second.tier()).cloned();
-        Some(Client { tier, ..pair })
+        Some(Client { tier, ..pair.of_cohort(first.cohort().and(second.cohort())) })
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
-        IdentityGuarantees { named: false, verified: first.verified && second.verified }
+        IdentityGuarantees {
+            named: false,
+            verified: first.verified && second.verified,
+            one_kind: first.one_kind && second.one_kind,
+        }
     }
 
     fn missing(&self) -> MissingIdentity {

@@ -2,11 +2,14 @@
 
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use ipnet::IpNet;
+
+use super::cohort::Cohort;
 
 /// Public name: a text or a network. A network is formatted only when it is displayed.
 ///
@@ -15,15 +18,28 @@ use ipnet::IpNet;
 /// let name = Name::network("2001:db8::".parse().unwrap(), 64);
 /// assert_eq!(name.to_string(), "2001:db8::/64");
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Name(Inner);
 
 /// Words only: an `IpAddr` would be misaligned inside a client, and each move of it would stall.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 enum Inner {
-    Text(Arc<str>),
-    V4 { address: u64, bits: u64 },
-    V6 { address: [u64; 2], bits: u64 },
+    Text {
+        text: Arc<str>,
+        cohort: Cohort,
+    },
+    V4 {
+        address: u64,
+        bits: u64,
+    },
+    V6 {
+        address: [u64; 2],
+        bits: u64,
+    },
+    /// No name, only the cohort of a client without one. No name that a caller sees is this one.
+    Hidden {
+        cohort: Cohort,
+    },
 }
 
 impl Name {
@@ -47,9 +63,38 @@ impl Name {
 }
 
 impl Name {
+    /// Creates what a client of this cohort has in place of a name.
+    pub(super) const fn hidden(cohort: Cohort) -> Self {
+        Self(Inner::Hidden { cohort })
+    }
+
+    /// Whether it stands in place of a name.
+    #[inline]
+    pub(super) const fn is_hidden(&self) -> bool {
+        matches!(self.0, Inner::Hidden { .. })
+    }
+
+    /// Returns the cohort of a client with this name.
+    #[allow(clippy::cast_possible_truncation)] // made from an address
+    pub(super) fn cohort(&self) -> Cohort {
+        match self.0 {
+            Inner::Text { cohort, .. } | Inner::Hidden { cohort } => cohort,
+            Inner::V4 { address, .. } => Cohort::of(Ipv4Addr::from_bits(address as u32).into()),
+            Inner::V6 { address, .. } => Cohort::of(Ipv6Addr::from_bits(join(address)).into()),
+        }
+    }
+
+    /// Sets the cohort, unless the name is a network, which has one of its own.
+    #[inline]
+    pub(super) fn set_cohort(&mut self, to: Cohort) {
+        if let Inner::Text { cohort, .. } | Inner::Hidden { cohort } = &mut self.0 {
+            *cohort = to;
+        }
+    }
+
     pub(super) fn as_text(&self) -> Option<&str> {
         match &self.0 {
-            Inner::Text(text) => Some(text),
+            Inner::Text { text, .. } => Some(text),
             _ => None,
         }
     }
@@ -57,13 +102,31 @@ impl Name {
     #[allow(clippy::cast_possible_truncation)] // made from an address
     pub(super) fn as_network(&self) -> Option<IpNet> {
         let (address, bits) = match self.0 {
-            Inner::Text(_) => return None,
+            Inner::Text { .. } | Inner::Hidden { .. } => return None,
             Inner::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits),
-            Inner::V6 { address: [high, low], bits } => {
-                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits)
-            }
+            Inner::V6 { address, bits } => (IpAddr::V6(Ipv6Addr::from_bits(join(address))), bits),
         };
         IpNet::new(address, bits as u8).ok()
+    }
+}
+
+/// Joins the halves of an address.
+fn join([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// The cohort is not a part of the name.
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        (self.as_text(), self.as_network()) == (other.as_text(), other.as_network())
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.as_text(), self.as_network()).hash(state);
     }
 }
 
@@ -85,7 +148,7 @@ impl fmt::Debug for Name {
 
 impl<T: Into<Arc<str>>> From<T> for Name {
     fn from(text: T) -> Self {
-        Self(Inner::Text(text.into()))
+        Self(Inner::Text { text: text.into(), cohort: Cohort::CLAIMED })
     }
 }
 

@@ -281,7 +281,8 @@ impl Identify for PeerIp {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: true, verified: self.forwarded.as_deref().is_none_or(Forwarded::is_verified) }
+        let verified = self.forwarded.as_deref().is_none_or(Forwarded::is_verified);
+        IdentityGuarantees { named: true, verified, one_kind: true }
     }
 
     fn missing(&self) -> MissingIdentity {

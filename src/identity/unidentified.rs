@@ -4,7 +4,7 @@ use std::{cell::Cell, sync::LazyLock};
 
 use http::HeaderValue;
 
-use super::{Client, Digester};
+use super::{Client, Cohort, Digester};
 
 /// Decision on a request without an identity, set by a layer's `on_unidentified`.
 ///
@@ -101,7 +101,9 @@ pub(super) fn reports_are_off() -> bool {
 
 /// Returns the client that all requests without an identity share.
 pub(crate) fn anonymous() -> Client {
-    static ANONYMOUS: LazyLock<Client> =
-        LazyLock::new(|| Client::from_digest(Digester::process().digest("anonymous", [b""])).with_name("anonymous"));
+    static ANONYMOUS: LazyLock<Client> = LazyLock::new(|| {
+        let digest = Digester::process().digest("anonymous", [b""]);
+        Client::from_digest(digest).with_name("anonymous").of_cohort(Cohort::VOUCHED) // there is one, and no more
+    });
     ANONYMOUS.clone()
 }

@@ -119,6 +119,6 @@ impl Identify for Unverified {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: self.public, verified: false }
+        IdentityGuarantees { named: self.public, verified: false, one_kind: true }
     }
 }

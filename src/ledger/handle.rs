@@ -12,6 +12,7 @@ use crate::{
     quota::{
         OnFailure, QuotaStore,
         account::AccountSettings,
+        memory::RoomSettings,
         store::{BackendFactory, QuotaBackend},
     },
 };
@@ -24,7 +25,7 @@ use crate::{
 ///
 /// | task | method |
 /// |---|---|
-/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that stores its
+/// | charge, reserve, record, credit, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that stores its
 /// accounts in it |
 /// | export rows | [`entries`](Self::entries) |
 /// | usage at a past time | [`usage_at`](Self::usage_at) |
@@ -168,11 +169,11 @@ impl Ledger {
 impl BackendFactory for Ledger {
     fn open(
         &self,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, most, settings, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, room, settings, on_failure))
     }
 
     fn bills(&self) -> bool {

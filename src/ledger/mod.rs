@@ -33,9 +33,11 @@ pub(crate) use inner::LedgerInner;
 pub(crate) use receipt::LedgerReceipt;
 use receipt::LedgerReservation;
 pub use report::{
-    ArchiveReport, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage, ReconcileReport,
+    ArchiveReport, CreditEntry, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage,
+    ReconcileReport,
 };
 pub(crate) use store::LedgerStore;
+pub use writer::EntryKind;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 
 use crate::identity::Digester;

@@ -8,7 +8,8 @@ use super::{
     new_id, slots,
     sql::encoding,
     writer::{
-        self, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored,
+        self, CREDIT, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind,
+        Stored,
     },
 };
 use crate::{
@@ -17,9 +18,9 @@ use crate::{
     identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Job, Now, Stage},
-        memory::Accounts,
+        memory::{Accounts, RoomSettings},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
@@ -44,12 +45,13 @@ impl<D: Database> LedgerStore<D> {
     /// If the layer falls back on a spool and the ledger has none.
     pub(super) fn open(
         inner: &Arc<LedgerInner<D>>,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
-        let (inner, slots) = (Arc::clone(inner), Accounts::new(most, settings.clone()));
+        let most = room.most;
+        let (inner, slots) = (Arc::clone(inner), Accounts::new(room, settings.clone()));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 
@@ -91,6 +93,7 @@ fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<
         Reply::Indeterminate => Err(StoreError::Indeterminate),
         Reply::Rejected(why) => Err(StoreError::Rejected(why)),
         Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
+        Reply::UnknownAccount => Err(StoreError::UnknownAccount),
         reply => read(reply).ok_or(StoreError::Unavailable),
     }
 }
@@ -108,6 +111,12 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             Ok(prepared) => prepared,
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
+        // A layer that fails open may have let the job pass.
+        if let (CommandKind::Admit(admit), false, Some(spool)) = (&command.kind, command.own, &self.inner.spool)
+            && let Some(known) = spool.queue().passed(&command.key, admit.fingerprint)
+        {
+            return MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(known), shared: false }));
+        }
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
             match inner.writer.submit(command).await {
@@ -173,8 +182,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 settle.since.at = if began > 0 { began } else { u64::MAX };
                 settle.plan = plan_of(&client);
             }
-            let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
-            read_reply(inner.writer.submit(command).await, settled)
+            let key = command.key.clone();
+            let settled = only!(Reply::Settled(job, near) => (job, near));
+            let (job, near) = read_reply(inner.writer.submit(command).await, settled)?;
+            let charged = match job {
+                // Nothing changes what it has charged.
+                JobStatus::Committed | JobStatus::Late => {
+                    let rows = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?.rows;
+                    let attempt = JobRows(&rows).attempt_of(of);
+                    attempt.map_or_else(Amounts::new, |attempt| JobRows(&rows).amounts(attempt).positive())
+                }
+                _ => Amounts::new(),
+            };
+            Ok((close_result(job, charged), NearLimits::of(Some(&client), near)))
         })
     }
 
@@ -189,8 +209,21 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             (Arc::clone(&self.inner), self.origin, Arc::clone(account.plan), job.text.as_ref().into());
         MaybeFuture::future(async move {
             let key = Key { tenant: tenant?, job };
+            let passing = || match inner.spool.as_ref().and_then(|spool| spool.queue().claimed(&key)) {
+                Some(Duplicate::Running) => Some(Ok(Some(JobState::Running))),
+                // The ledger does not know a job that waits in the spool.
+                Some(_) => Some(Err(StoreError::Unavailable)),
+                None => None,
+            };
+            if let Some(known) = passing() {
+                return known;
+            }
             // Read without a lock. Only the attempt that is found here is settled, so that a later one is not.
             let known = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
+            // Again: the attempt may be of a job that has passed meanwhile.
+            if let Some(known) = passing() {
+                return known;
+            }
             let rows = JobRows(&known.rows);
             let Some(attempt) = rows.latest() else { return Ok(None) };
             // The latest start of the windows of an admission lies in all of them.
@@ -270,6 +303,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
         self.submit(self.unnamed(account, kind), only!(Reply::Done => ()))
+    }
+
+    fn credit(
+        &self,
+        account: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let kind = CommandKind::Credit { plan: Arc::clone(account.plan), request: Box::new(request.clone()) };
+        let command = tenant(account.client).map(|tenant| {
+            let job = format!("{CREDIT}{}", request.id).into();
+            self.command(Key { tenant, job }, false, kind)
+        });
+        self.submit(command, only!(Reply::Credited(credited) => credited))
     }
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
@@ -356,12 +402,12 @@ fn last_seen(tenant: &Arc<str>, stored: &Stored) -> Client {
     if stored.tier.is_empty() { client } else { client.with_tier(Arc::clone(&stored.tier)) }
 }
 
-fn close_result(standing: JobStatus) -> CloseResult {
+fn close_result(standing: JobStatus, charged: Amounts) -> CloseResult {
     match standing {
         JobStatus::Open => CloseResult::Closed,
         JobStatus::Expired => CloseResult::Expired,
-        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed),
-        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack),
+        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed, charged),
+        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack, charged),
         JobStatus::Charged | JobStatus::Unknown => CloseResult::Unknown,
     }
 }

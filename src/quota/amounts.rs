@@ -115,6 +115,13 @@ impl Amounts {
         (within, beyond)
     }
 
+    /// Returns the amounts above 0, sorted by kind.
+    pub(crate) fn positive(&self) -> Self {
+        let mut some: SmallVec<_> = self.0.iter().filter(|(_, amount)| *amount > 0).cloned().collect();
+        some.sort_unstable();
+        Self(some)
+    }
+
     /// Removes a kind.
     pub(crate) fn leave_out(&mut self, kind: &Kind) {
         self.retain(|known| known != kind);

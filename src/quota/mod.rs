@@ -54,6 +54,7 @@
 
 pub(crate) mod account;
 mod amounts;
+mod credit;
 mod grant;
 mod job;
 mod layer;
@@ -64,6 +65,8 @@ pub(crate) mod store;
 mod usage;
 
 pub use amounts::Amounts;
+pub(crate) use credit::CreditRequest;
+pub use credit::Credited;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use job::{JobOutcome, JobState};
 pub use layer::{

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use super::Quota;
+use super::{MOST, Quota};
 use crate::kind::{Direction, Kind};
 use crate::{
     error::ConfigError,
@@ -54,6 +54,16 @@ impl Limit {
     fn warning_at(self, percent: u8) -> Self {
         let warn_from = (u128::from(self.limit) * u128::from(percent)).div_ceil(100);
         Self { warn_from: u64::try_from(warn_from).unwrap_or(u64::MAX), ..self }
+    }
+
+    /// Checks that `amount` can be counted on top of `taken`.
+    pub(crate) fn check_sum(&self, taken: u64, amount: u64) -> Result<(), ConfigError> {
+        if taken.checked_add(amount).is_some_and(|sum| sum <= MOST) {
+            return Ok(());
+        }
+        let must = format!("leave the counter of {} at most 2^53 - 1", self.name);
+        let got = format_args!("{amount} on top of {taken}");
+        Err(ConfigError::new(&format!("amount of {}", self.kind()), &must, got))
     }
 
     #[inline]

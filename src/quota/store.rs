@@ -3,14 +3,15 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+    ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
+    memory::RoomSettings,
 };
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester, Tier},
+    identity::{Client, Cohort, Digester, Tier},
     refusal::Violation,
     sync::Lease,
 };
@@ -40,13 +41,13 @@ impl fmt::Debug for QuotaStore {
 
 /// Opens the backend of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
-    /// Opens the accounts of a layer, for at most `most` clients if room is scarce.
+    /// Opens the accounts of a layer, in this room if room is scarce.
     ///
     /// # Errors
     /// If the store does not support `on_failure`.
     fn open(
         &self,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
@@ -97,6 +98,9 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     ) -> MaybeFuture<Result<Option<JobState>, StoreError>>;
 
     /// Records used amounts, even beyond a limit.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if a counter would exceed 2^53 - 1; then nothing is recorded.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
     /// Returns the usage of each limit.
@@ -120,9 +124,22 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     ) -> MaybeFuture<Result<Page, StoreError>>;
 
     /// Resets the counters of this limit name or kind, or all, to zero.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`] if the client has no account.
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
 
-    /// Raises a limit.
+    /// Gives back an amount that was used, once for each id of the client.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`] if the client has no account.
+    fn credit(
+        &self,
+        account: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>>;
+
+    /// Raises a limit; creates the account if there is none.
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
 
     /// Ends a grant early; returns whether there was one.
@@ -170,6 +187,8 @@ pub(crate) enum StoreEvent {
     Back,
     /// The spool takes no more records.
     Full,
+    /// A cohort has its part of the accounts, and its newcomers share accounts from now on.
+    CohortFull(Cohort),
     /// This many records of the spool were merged; of these, `duplicates` had been charged before.
     Merged { records: u64, duplicates: u64 },
 }
@@ -188,6 +207,8 @@ pub(crate) enum StoreError {
     Nameless,
     /// The plan does not allow the call, and nothing has changed.
     Invalid(ConfigError),
+    /// The client has no account, and nothing has changed.
+    UnknownAccount,
 }
 
 /// Usage of some clients, and the start of the next page.

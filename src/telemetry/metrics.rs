@@ -20,7 +20,8 @@ use crate::{
 /// | `tollgate.refusals` | `policy`, `reason` | refusals by their [`Reason`](crate::Reason), also under shadow |
 /// | `tollgate.unidentified` | `policy` | layers that met an unidentified request |
 /// | `tollgate.forwarded.unreadable` | `policy` | layers that met a field of a trusted proxy that cannot be read |
-/// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
+/// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full or had those of their network |
+/// | `tollgate.cohorts.full` | `policy` | times that one network, or unverified identities, had the accounts that one may have |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
 /// | `tollgate.upgrades.unkept` | `policy` | upgraded connections that hold no concurrency slot |
@@ -34,7 +35,9 @@ use crate::{
 /// | `tollgate.spool.full` | `policy` | times that the spool was full |
 /// | `tollgate.spool.merged`, `tollgate.spool.duplicates` | `policy` | records merged into the store, and jobs among them that had been charged before |
 ///
-/// A circuit per host or key has transitions and no state gauge: a gauge for each key would be a time series for each.
+/// A circuit per host or key has transitions and no state gauge: a gauge for each key would be a time series for each. An
+/// open circuit changes with the next call after its open time. Until then its gauge is that of `open`, while
+/// [`CircuitBreaker::state`](crate::CircuitBreaker::state) returns that the call would probe.
 ///
 /// Handles of requests and refusals are registered once and kept. **Install the recorder before the first
 /// request**; handles that were registered without one record nothing.
@@ -117,6 +120,7 @@ impl Observer for Metrics {
             Event::Unidentified { policy } => one("tollgate.unidentified", policy),
             Event::UnreadableForwarded { policy, .. } => one("tollgate.forwarded.unreadable", policy),
             Event::Overflow { policy } => one("tollgate.overflows", policy),
+            Event::CohortFull { policy, .. } => one("tollgate.cohorts.full", policy),
             Event::Reclaimed { policy } => one("tollgate.leases.reclaimed", policy),
             Event::UpgradeReleasedSlot { policy } => one("tollgate.upgrades.unkept", policy),
             Event::NearLimit { policy, limit, .. } => {

@@ -23,7 +23,7 @@ const REFUSALS: u32 = 10;
 /// | TRACE | admissions |
 /// | DEBUG | refusals and overflows, at most 10 a second together |
 /// | INFO | circuits that close or probe, clients near a limit, a store that is back, a merged spool |
-/// | WARN | circuits that open, unidentified requests, reclaimed leases, a store that is lost or rejects, an account that is held, a full spool |
+/// | WARN | circuits that open, unidentified requests, reclaimed leases, a network with all accounts that it may have, a store that is lost or rejects, an account that is held, a full spool |
 ///
 /// INFO and WARN events that requests can cause, such as rejections, are limited to the same rate, apart from refusals.
 /// The field `skipped` counts the events that were left out since the one before.
@@ -110,9 +110,12 @@ impl Observer for Tracing {
             }
             Event::Overflow { policy } => {
                 self.limited(&self.refusals, |skipped| {
-                    debug!(target: "tollgate", %policy, skipped, "the table of clients is full: a newcomer shares an account");
+                    debug!(target: "tollgate", %policy, skipped, "no room in the table of clients: a newcomer shares an account");
                 });
             }
+            Event::CohortFull { policy, .. } => self.limited(&self.others, |skipped| {
+                warn!(target: "tollgate", %policy, skipped, "one network has the accounts that it may have: its newcomers share");
+            }),
             Event::Unidentified { policy } => {
                 warn!(target: "tollgate", %policy, "a request has no identity: check .identify_by(..) and the order of layers");
             }

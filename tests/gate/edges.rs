@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tollgate::{Client, Event, Period, Plan, Quota, QuotaLayer};
+use tollgate::{Client, Digester, Event, Period, Plan, Quota, QuotaLayer, RequestHead};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::{
@@ -123,4 +123,17 @@ async fn refusal_of_an_outbound_quota_handle_is_marked() {
         let refusal = quotas.check(&alice, ("requests", 2)).await.unwrap_err();
         assert_eq!(refusal.is_outbound(), outbound);
     }
+}
+
+#[tokio::test]
+async fn client_identified_without_a_tier_has_none_from_then_on() {
+    let plan = |calls| Plan::new("calls").limit(Quota::requests(calls).per(Period::day()));
+    let layer = QuotaLayer::new(plan(1)).tier_plan("pro", plan(9)).accept_unverified();
+    let layer = layer.identify_by(|_: &RequestHead<'_>, _: &Digester| Some(Client::named("alice")));
+    let quotas = layer.handle();
+    let limit = async || quotas.usage(&Client::named("alice")).await.unwrap().limits[0].limit;
+    quotas.charge(&Client::named("alice").with_tier("pro"), ("requests", 1)).await.unwrap();
+    assert_eq!(limit().await, 9, "the tier under which it was charged last");
+    layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
+    assert_eq!(limit().await, 1);
 }

@@ -130,6 +130,12 @@ pub(super) fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
     }
 }
 
+/// Resets an account, if there is one.
+pub(super) async fn reset(what: &str, quotas: &Quotas, client: &Client) {
+    let reset = quotas.reset_all(client).await;
+    assert!(matches!(reset, Ok(()) | Err(QuotaError::UnknownAccount)), "{what}: {reset:?}");
+}
+
 /// Asserts that each call on the account and on a neighbour's is still answered.
 pub(super) async fn all_work(what: &str, ledger: &Ledger, quotas: &Quotas, client: &Client) {
     settled(ledger).await;
@@ -138,7 +144,7 @@ pub(super) async fn all_work(what: &str, ledger: &Ledger, quotas: &Quotas, clien
         let fails = |call: &str, error: &dyn std::fmt::Display| -> ! { panic!("{what}: {call}: {error}") };
         quotas.usage(client).await.unwrap_or_else(|error| fails("usage", &error));
         quotas.grants(client).await.unwrap_or_else(|error| fails("grants", &error));
-        quotas.reset_all(client).await.unwrap_or_else(|error| fails("reset_all", &error));
+        reset(what, quotas, client).await;
         quotas.charge(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("charge", &error));
         quotas.record(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("record", &error));
         let held = quotas.reserve(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("reserve", &error));

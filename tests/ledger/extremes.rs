@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate::{FakeClock, Grant, Kind, Reason, ReservationError};
 
 use super::extreme_values::{
-    AMOUNTS, LAST_MICRO, MOST, all_work, answered, at, done, durations, instants, mixed, texts,
+    AMOUNTS, LAST_MICRO, MOST, all_work, answered, at, done, durations, instants, mixed, reset, texts,
 };
 use crate::*;
 
@@ -143,7 +143,7 @@ async fn amounts(database: Database) {
             for kind in ["tokens", "rows", "unheard of"] {
                 answered(&what, quotas.check(&client, (kind, amount)).await);
                 answered(&what, quotas.charge(&client, (kind, amount)).await);
-                quotas.reset_all(&client).await.unwrap();
+                reset(&what, &quotas, &client).await;
                 if let Some(held) = answered(&what, quotas.reserve(&client, (kind, amount)).await) {
                     quotas.commit(&held.detach(), [("tokens", amount), ("rows", amount)]).await.unwrap();
                 }

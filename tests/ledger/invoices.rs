@@ -208,6 +208,7 @@ async fn repeated_push_bills_once_even_with_a_lost_reply(database: Database) {
 async fn invoice_is_pushed_when_its_period_is_over(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
+    charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let early = invoice(&ledger, BEGINNING, future()).await;
     assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(QuotaError::Invalid(_)))));
     assert_eq!(provider.invoices(), []);
@@ -233,6 +234,8 @@ async fn invoice_is_a_line_of_json(database: Database) {
     assert_eq!(read["id"], "invoice-acme-0-8000000000000000");
     assert_eq!(read["lines"][0], serde_json::json!({ "kind": "tokens", "quantity": 30, "amount": 60 }));
     assert_eq!((read["closed"].as_bool(), read["total"].as_i64()), (Some(false), Some(60)));
+    let name = tollgate::Client::named("a/b-1 \"x\"");
+    quotas(&ledger, tokens(1_000)).charge(&name, ("tokens", 1)).await.unwrap();
     let strange = ledger.invoice("a/b-1 \"x\"", BEGINNING, future(), two_each).await.unwrap();
     assert_eq!(strange.id(), "invoice-a%2Fb-1%20%22x%22-0-8000000000000000");
 }

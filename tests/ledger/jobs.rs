@@ -251,3 +251,31 @@ async fn job_that_ends_in_an_outage_is_replayed_in_it() {
     assert_eq!(again(&quotas).await, Ok(JobRun::Replayed));
     assert!(!is_unfinished(&scene.ledger).await);
 }
+
+/// A layer that fails closed, as an operator's, on the ledger of one that fails open.
+#[tokio::test]
+async fn job_that_passed_is_known_to_all_layers_of_its_ledger() {
+    let scene = Scene::new().await;
+    let [open, closed] = [OnFailure::FailOpen, OnFailure::FailClosed].map(|how| scene.quotas(tokens(100), how));
+    let (spool, acme, started) = (scene.spool(), acme(), AtomicBool::new(false));
+    let away = scene.away().await;
+    {
+        let mut job = pin!(open.run_job(&acme, "7", ("tokens", 10), endless(&started)));
+        begins(job.as_mut(), &started).await;
+        for away in [Some(away), None] {
+            assert_eq!(again(&closed).await, Err((Reason::JobRunning, true)));
+            let other = closed.run_job(&acme, "7", ("tokens", 11), async {}).await.unwrap_err();
+            assert_eq!(other.reason(), Reason::JobConflict);
+            drop(away);
+            Scene::merged(&spool).await;
+        }
+        assert_eq!(closed.settle_job(&acme, "7", JobOutcome::Free).await, Ok(Some(JobState::Running)));
+        assert_eq!(counts(&closed, &acme).await, (10, 0));
+    }
+    Scene::merged(&spool).await;
+    settled(&scene.ledger).await;
+    assert_eq!(again(&closed).await, Err((Reason::JobOutcomeUnknown, false)));
+    assert_eq!(closed.settle_job(&acme, "7", JobOutcome::Free).await, Ok(Some(JobState::Unknown)));
+    assert_eq!(again(&closed).await, Ok(JobRun::Done(())));
+    assert_eq!(counts(&closed, &acme).await, (10, 0));
+}

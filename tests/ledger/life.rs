@@ -27,7 +27,10 @@ async fn reservation_outlives_its_process(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (0, 80));
     let id = id.parse().unwrap();
     assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::Closed));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::AlreadyClosed));
+    for actual in [30, 31, 0] {
+        let again = CloseOutcome::AlreadyClosed { charged: ("tokens", 30).into() };
+        assert_eq!(quotas.commit(&id, ("tokens", actual)).await, Ok(again));
+    }
     assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
     let strange = "l.0.0.0.YWNtZQ.bm8".parse().unwrap();
@@ -79,8 +82,9 @@ async fn abandoned_reservation_stays_charged(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
     assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::Expired));
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::AlreadyClosed));
-    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    let again = CloseOutcome::AlreadyClosed { charged: ("tokens", 30).into() };
+    assert_eq!(quotas.commit(&id, ("tokens", 9)).await, Ok(again));
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry.as_str(), row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", 0), ("record", -50)]);
 }
 
@@ -89,7 +93,7 @@ async fn abandoned_reservation_is_released_when_configured(database: Database) {
     comes_to(&quotas, (0, 0)).await;
     assert_eq!(quotas.commit(&id, Amounts::new()).await, Ok(CloseOutcome::Expired), "it was used after all");
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
-    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry.as_str(), row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", -80), ("record", 80)]);
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }

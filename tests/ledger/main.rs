@@ -7,6 +7,7 @@ mod audit;
 mod away;
 mod billing;
 mod billing_bugs;
+mod credits;
 mod extreme_values;
 mod extremes;
 mod grants;
@@ -25,13 +26,16 @@ mod spool_aside;
 mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;
+mod unknown;
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId};
+use tollgate::{
+    Client, EntryKind, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId,
+};
 
 /// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 const HUNG: Duration = Duration::from_secs(300);
@@ -197,7 +201,7 @@ async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
 
 /// Returns job, entry and amount of each row.
 fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
-    rows.iter().map(|row| (row.job.as_str(), row.entry, row.amount)).collect()
+    rows.iter().map(|row| (row.job.as_str(), row.entry.as_str(), row.amount)).collect()
 }
 
 /// Waits until all settlements without a waiting caller are written.

@@ -11,7 +11,6 @@ on_each_database! {
     rejected_record_is_set_aside_and_reported
     settlement_of_a_charge_set_aside_follows_it
     many_rejected_records_do_not_keep_the_layer_in_fallback
-    probe_of_the_ledger_creates_no_account
 }
 
 /// A ledger that rejects the rows of `mallory`, with a layer that fails open.
@@ -102,16 +101,4 @@ async fn many_rejected_records_do_not_keep_the_layer_in_fallback(database: Datab
     until("the ledger decides again", async || scene.told().contains(&"back".into())).await;
     assert_eq!(scene.aside().len(), 600);
     assert_eq!((counts(&scene.quotas, &acme()).await, counts(&scene.quotas, &mallory()).await), ((7, 0), (0, 0)));
-}
-
-async fn probe_of_the_ledger_creates_no_account(database: Database) {
-    let scene = Scene::new(&database).await;
-    let away = database.away_from_writer(&scene.quotas).await;
-    let ledger = scene.ledger.clone().deadline(BRIEF);
-    scene.quotas.charge(&acme(), ("tokens", 7)).await.unwrap();
-    drop(away);
-    drop(ledger.deadline(PATIENT));
-    scene.merged().await;
-    let accounts = scene.ledger.tenants(None, 10).await.unwrap();
-    assert_eq!(accounts, ["acme", "first"]);
 }

@@ -9,7 +9,7 @@ mod recorder;
 
 use std::time::Duration;
 
-use tollgate::{Client, Event, Observer, PolicyName, Reason, Refusal};
+use tollgate::{Client, Event, Name, Observer, PolicyName, Reason, Refusal};
 
 fn name(text: &str) -> PolicyName {
     PolicyName::try_new(text).unwrap()
@@ -26,6 +26,7 @@ fn emit_all(observer: &impl Observer) {
         Event::Unidentified { policy },
         Event::UnreadableForwarded { policy, field: &http::header::FORWARDED },
         Event::Overflow { policy },
+        Event::CohortFull { policy, network: Some(&Name::network("192.0.2.0".parse().unwrap(), 16)) },
         Event::Reclaimed { policy },
         Event::NearLimit { policy, client: Some(client), limit, used: 80, of: 100 },
         Event::UpgradeReleasedSlot { policy },

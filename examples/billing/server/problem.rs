@@ -45,6 +45,7 @@ impl From<QuotaError> for Problem {
     fn from(error: QuotaError) -> Self {
         let status = match error {
             QuotaError::Invalid(_) => StatusCode::BAD_REQUEST,
+            QuotaError::UnknownAccount => StatusCode::NOT_FOUND,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

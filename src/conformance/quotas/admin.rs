@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{HOUR, Scene, queries, two_limits, wall};
 use crate::{
-    quota::{Amounts, Grant, Plan, Quota, QuotaError, QuotaLayer, Quotas},
+    quota::{Amounts, Grant, GrantId, Plan, Quota, QuotaError, QuotaLayer, Quotas},
     time::{Clock, Period},
 };
 
@@ -242,4 +242,54 @@ pub async fn a_reset_counts_from_zero(make: impl AsyncFn(QuotaLayer) -> Quotas) 
     quotas.commit(&held, Amounts::new()).await.unwrap();
     assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
     assert_eq!(scene.counts(bob).await, [(60, 0), (60, 0)], "another's");
+}
+
+/// A reset of a client that never came is an error, creates no account, and changes no other account.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::reset_of_an_unknown_client_is_an_error(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn reset_of_an_unknown_client_is_an_error(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(10, 10)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    scene.record(alice, ("queries", 7)).await;
+    for _ in 0..2 {
+        // Beside charges, with which a store may decide it at once.
+        let (charged, reset, all) =
+            tokio::join!(quotas.charge(alice, ("rows", 1)), quotas.reset(bob, "queries"), quotas.reset_all(bob));
+        charged.expect("a charge that fits");
+        assert_eq!((reset, all), (Err(QuotaError::UnknownAccount), Err(QuotaError::UnknownAccount)));
+        assert!(matches!(quotas.reset(bob, "querys").await, Err(QuotaError::Invalid(_))));
+        assert_eq!(quotas.usage_page(None, 10).await.unwrap().clients.len(), 1);
+    }
+    assert_eq!(scene.counts(alice).await, [(7, 0), (2, 0)]);
+    scene.record(bob, ("queries", 7)).await;
+    quotas.reset(bob, "queries").await.unwrap();
+    quotas.reset_all(bob).await.unwrap();
+    assert_eq!(scene.counts(bob).await, [(0, 0), (0, 0)]);
+}
+
+/// A grant to a client that never came creates its account, is listed, and raises the limit from the first request on.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::grant_comes_before_the_first_request(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn grant_comes_before_the_first_request(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    assert_eq!(quotas.revoke(bob, GrantId(1)).await, Ok(false), "nothing was granted");
+    let id = quotas.grant(alice, Grant::new("queries", 5, wall(&Clock::system()) + HOUR)).await.unwrap();
+    let listed: Vec<_> = quotas.grants(alice).await.unwrap().iter().map(|given| given.id).collect();
+    assert_eq!(listed, [id]);
+    let page = quotas.usage_page(None, 10).await.unwrap().clients;
+    let listed: Vec<_> = page.iter().map(|(client, usage)| (client, usage.limits[0].limit)).collect();
+    assert_eq!(listed, [(alice, 15)]);
+    quotas.charge(alice, ("queries", 15)).await.unwrap();
+    assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
 }

@@ -2,7 +2,7 @@
 
 use super::{MOST, Scene, at_once, queries, two_limits, violated};
 use crate::{
-    quota::{Plan, Quota, QuotaLayer, Quotas},
+    quota::{Plan, Quota, QuotaError, QuotaLayer, Quotas},
     refusal::Reason,
     time::Period,
 };
@@ -142,7 +142,8 @@ pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Qu
     assert_eq!(scene.counts(&scene.alice).await, [(5, 0)]);
 }
 
-/// Records go past the limit, up to 2^53 - 1; the next charge is refused. A record of 0 changes nothing.
+/// Records go past the limit, up to 2^53 - 1; the next charge is refused. A record of 0 changes nothing. A record beyond
+/// 2^53 - 1 is an error, and nothing of it is recorded.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -153,10 +154,20 @@ pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Qu
 pub async fn a_record_goes_past_the_limit(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let scene = Scene::new(make, queries(10)).await;
     let Scene { quotas, alice, .. } = &scene;
-    for (amount, used) in [(0, 0), (9, 9), (0, 9), (7, 16), (MOST, MOST), (u64::MAX, MOST)] {
+    for (amount, used) in [(0, 0), (9, 9), (0, 9), (7, 16), (MOST - 16, MOST), (0, MOST)] {
         scene.record(alice, ("queries", amount)).await;
         assert_eq!(scene.counts(alice).await, [(used, 0)], "after {amount}");
         assert_eq!(quotas.check(alice, ("queries", 1)).await.is_ok(), used < 10, "after {amount}");
+    }
+    quotas.set_plan(two_limits(10, 10)).unwrap();
+    scene.record(alice, ("rows", 3)).await;
+    for amounts in
+        [[("queries", 1), ("rows", 1)], [("queries", 0), ("rows", MOST)], [("queries", u64::MAX), ("rows", 0)]]
+    {
+        let error = quotas.record(alice, amounts).await.unwrap_err();
+        let QuotaError::Invalid(invalid) = error else { panic!("{error}") };
+        assert!(invalid.reason().contains("at most 2^53 - 1, got "), "{invalid}");
+        assert_eq!(scene.counts(alice).await, [(MOST, 0), (3, 0)], "after {amounts:?}");
     }
 }
 

@@ -92,7 +92,8 @@ pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quo
     assert_eq!(quotas.roll_back(&rolled_back).await, Ok(CloseOutcome::Expired));
     assert_eq!(scene.counts(alice).await, [(100, 0)]);
     assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::Expired));
-    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::AlreadyClosed));
+    let charged = ("queries", 25).into();
+    assert_eq!(quotas.commit(&committed, ("queries", 8)).await, Ok(CloseOutcome::AlreadyClosed { charged }));
     assert_eq!(scene.counts(alice).await, [(125, 0)]);
 }
 
@@ -159,4 +160,25 @@ pub async fn a_job_is_forgotten_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas
     clock.advance(TICK);
     assert_eq!(run().await, Ok(JobRun::Done(())));
     assert_eq!(scene.counts(alice).await, [(2, 0)]);
+}
+
+/// A credit lowers the used amount of the window that is open, and none of those before it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::credit_lowers_the_open_window(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn credit_lowers_the_open_window(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let plan = Plan::new("hourly").limit(Quota::units("queries", 100).per(Period::hour()));
+    let (scene, clock) = under(make, QuotaLayer::new(plan)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let credit = async |id: &str| quotas.credit(alice, id, "queries", 50, "").await.map(|credited| credited.amount);
+    quotas.charge(alice, ("queries", 60)).await.unwrap();
+    clock.advance(HOUR);
+    assert_eq!(credit("early").await, Ok(0));
+    quotas.charge(alice, ("queries", 20)).await.unwrap();
+    assert_eq!(credit("late").await, Ok(20));
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
 }

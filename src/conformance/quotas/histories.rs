@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{HOUR, Scene};
 use crate::{
     identity::Client,
-    quota::{Amounts, CloseOutcome, Plan, Quota, QuotaLayer, Quotas, ReservationId},
+    quota::{Amounts, CloseOutcome, Plan, Quota, QuotaError, QuotaLayer, Quotas, ReservationId},
     time::Period,
 };
 
@@ -19,7 +19,7 @@ const KINDS: [&str; 2] = ["queries", "rows"];
 const HISTORIES: u64 = 200;
 const STEPS: u32 = 24;
 
-/// Random charges, reservations, records and resets, changes of plans and tiers, commits under another plan, and reads
+/// Random charges, reservations, records, credits and resets, changes of plans and tiers, commits under another plan, and reads
 /// in between: after each step, each limit has the sum of the amounts that belong to its counter.
 ///
 /// A counter is that of a name, kind and period, since the last reset. Up to its estimate an amount belongs to the
@@ -81,6 +81,10 @@ struct History<'a> {
     tier: usize,
     resets: [u64; 4],
     entries: Vec<Entry>,
+    /// Limit, number of resets before it, and amount of each part of a credit.
+    credits: Vec<(usize, u64, u64)>,
+    /// Amount of each credit, by its id.
+    credited: Vec<(usize, u64)>,
     log: String,
 }
 
@@ -94,6 +98,8 @@ impl<'a> History<'a> {
             tier: 0,
             resets: [0; 4],
             entries: Vec::new(),
+            credits: Vec::new(),
+            credited: Vec::new(),
             log: format!("history {seed}:"),
         };
         (0..2).for_each(|tier| history.change_plan(tier));
@@ -133,7 +139,15 @@ impl<'a> History<'a> {
     fn sum(&self, limit: usize) -> (u64, u64) {
         let kind = LIMITS[limit].1;
         let here = self.entries.iter().filter(|entry| entry.counters[limit] == Some(self.resets[limit]));
-        here.fold((0, 0), |(used, reserved), entry| (used + entry.used[kind], reserved + entry.reserved[kind]))
+        let (used, reserved) =
+            here.fold((0, 0), |(used, reserved), entry| (used + entry.used[kind], reserved + entry.reserved[kind]));
+        let back = self.credits.iter().filter(|(of, resets, _)| (*of, *resets) == (limit, self.resets[limit]));
+        (used - back.map(|(.., amount)| amount).sum::<u64>(), reserved)
+    }
+
+    /// Whether nothing is counted, so that the client may have no account.
+    fn is_blank(&self) -> bool {
+        (0..4).all(|limit| self.sum(limit) == (0, 0))
     }
 
     fn fits(&self, tier: usize, amounts: [Option<u64>; 2]) -> bool {
@@ -150,7 +164,7 @@ impl<'a> History<'a> {
     }
 
     async fn step(&mut self) {
-        match self.random.u8(..10) {
+        match self.random.u8(..11) {
             0..=3 => self.charge().await,
             4 | 5 => self.close().await,
             6 => {
@@ -160,7 +174,8 @@ impl<'a> History<'a> {
                 self.enter(self.tier, amounts.map(Option::unwrap_or_default), [0; 2], None);
             }
             7 => self.reset().await,
-            8 => {
+            8 => self.credit().await,
+            9 => {
                 let tier = self.random.usize(..2);
                 self.change_plan(tier);
             }
@@ -220,15 +235,43 @@ impl<'a> History<'a> {
         self.enter(tier, beyond, [0; 2], None);
     }
 
+    /// Gives back an amount of a kind, at times once more under the same id.
+    async fn credit(&mut self) {
+        let (kind, asked) = (self.random.usize(..2), self.random.u64(1..12));
+        let again = self.random.u8(..3) == 0 && !self.credited.is_empty();
+        let id = if again { self.random.usize(..self.credited.len()) } else { self.credited.len() };
+        let _ = write!(self.log, " credit {id} of {asked} {};", KINDS[kind]);
+        let credited = self.quotas.credit(&self.client, &id.to_string(), KINDS[kind], asked, "history").await;
+        if credited == Err(QuotaError::UnknownAccount) && !again && self.is_blank() {
+            return;
+        }
+        let credited = credited.unwrap_or_else(|error| panic!("{error}: {}", self.log));
+        let stands = if again {
+            self.credited[id]
+        } else {
+            let of_kind = |limit: &usize| self.plans[self.tier][*limit] > 0 && LIMITS[*limit].1 == kind;
+            let parts = (0..4).filter(of_kind).map(|limit| (limit, self.resets[limit], asked.min(self.sum(limit).0)));
+            let parts: Vec<_> = parts.collect();
+            let most = parts.iter().map(|(.., amount)| *amount).max().unwrap_or(0);
+            self.credits.extend(parts);
+            self.credited.push((kind, most));
+            (kind, most)
+        };
+        let told = (credited.kind.as_str(), credited.amount, credited.already);
+        assert_eq!(told, (KINDS[stands.0], stands.1, again), "{}", self.log);
+    }
+
     /// Resets the limits of one name or kind of the present plan, or all.
     async fn reset(&mut self) {
         let there: Vec<_> = (0..4).filter(|limit| self.plans[self.tier][*limit] > 0).collect();
         let word = self.random.choice(there).filter(|_| self.random.u8(..4) > 0).map(|limit| LIMITS[limit].0);
         let _ = write!(self.log, " reset {word:?};");
-        match word {
-            Some(word) => self.quotas.reset(&self.client, word).await.expect("a limit of the plan"),
-            None => self.quotas.reset_all(&self.client).await.expect("a reset"),
-        }
+        let reset = match word {
+            Some(word) => self.quotas.reset(&self.client, word).await,
+            None => self.quotas.reset_all(&self.client).await,
+        };
+        let unknown = reset == Err(QuotaError::UnknownAccount) && self.is_blank();
+        assert!(reset.is_ok() || unknown, "{reset:?}: {}", self.log);
         for (limit, (name, kind, _)) in LIMITS.into_iter().enumerate() {
             if word.is_none_or(|word| word == name || word == KINDS[kind]) {
                 self.resets[limit] += 1;

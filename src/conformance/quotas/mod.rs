@@ -18,6 +18,7 @@ mod admin;
 mod amounts;
 mod clients;
 mod clocks;
+mod credits;
 mod expiry;
 mod histories;
 mod jobs;
@@ -81,11 +82,13 @@ rules! {
         a_new_plan_keeps_what_was_used a_grant_raises_a_limit_until_it_is_revoked
         the_grant_that_ends_first_is_used_first grant_ends_at_any_time_to_come grant_is_listed_to_its_end
         limits_of_one_name_count_in_their_own_period what_cannot_be_is_said_in_words
-        a_reset_counts_from_zero reset_repeats_after_a_late_commit
+        a_reset_counts_from_zero reset_repeats_after_a_late_commit reset_of_an_unknown_client_is_an_error
+        grant_comes_before_the_first_request
     }
     clients {
         two_clients_never_meet looking_changes_nothing tier_is_the_one_of_the_last_charge every_client_is_listed_once
     }
+    credits { credit_gives_back_once credit_is_at_most_what_was_used invalid_credit_is_an_error many_at_once_credit_once }
     histories { random_histories_equal_a_book }
     jobs {
         a_job_is_done_once another_job_has_another_id a_job_under_way_is_not_begun_again
@@ -107,6 +110,7 @@ rules! {
     clocks {
         a_period_begins_again a_grant_ends_in_time a_lost_reservation_comes_back a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period a_job_is_forgotten_in_time
+        credit_lowers_the_open_window
     }
     expiry { reservations_lost_in_bursts_equal_a_book }
 }

@@ -29,7 +29,8 @@ pub async fn a_reservation_is_charged_as_what_was_used(make: impl AsyncFn(QuotaL
     assert!(quotas.check(alice, ("queries", 0)).await.is_err());
 }
 
-/// A reservation is closed once by its id: the same close again changes nothing, and the opposite one is refused.
+/// A reservation is closed once by its id: the same close again changes nothing and returns the amounts that stand, and
+/// the opposite one is refused.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -43,17 +44,21 @@ pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     for (actual, counts) in [(4, [(4, 0), (5, 0)]), (17, [(21, 0), (10, 0)])] {
         let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
         assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(CloseOutcome::Closed));
-        for _ in 0..2 {
-            assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(CloseOutcome::AlreadyClosed));
+        for other in [("queries", actual), ("queries", 3), ("rows", 7), ("tiles", 1)] {
+            let charged = [("queries", actual), ("rows", 5)].into();
+            assert_eq!(quotas.commit(&id, other).await, Ok(CloseOutcome::AlreadyClosed { charged }));
             assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
         }
         assert_eq!(scene.counts(alice).await, counts);
     }
+    let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
+    assert_eq!(quotas.commit(&id, [("queries", 0), ("rows", 0)]).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&id, ("rows", 1)).await, Ok(CloseOutcome::AlreadyClosed { charged: Amounts::new() }));
     let before = scene.counts(alice).await;
     let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
     assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
     for _ in 0..2 {
-        assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
+        assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed { charged: Amounts::new() }));
         assert_eq!(quotas.commit(&id, Amounts::new()).await, Err(ReservationError::RolledBack));
     }
     assert_eq!(scene.counts(alice).await, before);
@@ -81,7 +86,8 @@ pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas)
     }
     assert_eq!(scene.counts(alice).await, [(0, 10)]);
     assert_eq!(quotas.commit(&read, ("queries", 4)).await, Ok(CloseOutcome::Closed));
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::AlreadyClosed));
+    let charged = ("queries", 4).into();
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::AlreadyClosed { charged }));
     assert_eq!(scene.counts(alice).await, [(4, 0)]);
 }
 

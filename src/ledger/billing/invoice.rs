@@ -64,7 +64,8 @@ impl Ledger {
     /// [`entries`](Self::entries) are not a bill, because each limit has its own. A limit that is added, renamed or
     /// removed in mid-period changes nothing, as long as some limit counts the kind. If the first limit of a kind is
     /// added in mid-period, earlier usage was not written and is not billed. A [`reset`](crate::Quotas::reset) makes
-    /// room and refunds no money.
+    /// room and refunds no money; a [`credit`](crate::Quotas::credit) takes its amount off the invoice of the period in
+    /// which it is given.
     ///
     /// A kind that no limit counts is not written. To show usage that costs nothing, such as usage on a customer's own
     /// key, record it as a kind of its own with a limit that is never reached, and price it 0:
@@ -92,8 +93,8 @@ impl Ledger {
     /// ```
     ///
     /// # Errors
-    /// If the database does not answer, `until` is not after `from`, rows at `from` were [archived](Self::archive), or
-    /// a quantity, an amount or the total is above 2^63 - 1. A price that saturates is an error and is not billed.
+    /// If the database does not answer, the tenant has no account ([`tenants`](Self::tenants) lists those that do), `until`
+    /// is not after `from`, rows at `from` were [archived](Self::archive), or a quantity, an amount or the total is above 2^63 - 1. A price that saturates is an error and is not billed.
     pub async fn invoice(
         &self,
         tenant: &str,
@@ -104,6 +105,7 @@ impl Ledger {
         let (from, until) = period(from, until)?;
         // Before the rows are read, so that none is added to them.
         let closed = on_database!(self, inner => inner.report(inner.writer.database.close(tenant, until)).await)?;
+        let closed = closed.ok_or(QuotaError::UnknownAccount)?;
         let sums = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());

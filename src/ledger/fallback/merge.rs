@@ -154,3 +154,28 @@ fn probe_ledger() -> Command {
     let key = Key { tenant: "".into(), job: "".into() };
     Command { key, id: new_id(), own: true, origin: 0, kind: CommandKind::Probe }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::{Timeouts, sqlite::SqliteDatabase},
+        quota::{Amounts, Plan, Quota},
+        time::Period,
+    };
+
+    /// The probe and the charge are one transaction.
+    #[tokio::test]
+    async fn probe_of_the_ledger_creates_no_account() {
+        let hung = Duration::from_secs(300);
+        let database = SqliteDatabase::in_memory().await.unwrap();
+        let writer = WriterTask::new(database, Timeouts { reply: hung, step: hung });
+        let plan = Plan::new("paid").limit(Quota::units("tokens", 9).per(Period::month()));
+        let kind = CommandKind::Record { plan: Arc::new(plan), amounts: Amounts::from(("tokens", 1)) };
+        let key = Key { tenant: "acme".into(), job: "one".into() };
+        let charge = Command { key, id: new_id(), own: true, origin: 0, kind };
+        let replies = writer.submit_all(vec![probe_ledger(), charge]).await;
+        assert!(replies.iter().all(Reply::is_decided), "{replies:?}");
+        assert_eq!(writer.database.tenants(None, 9).await.unwrap(), ["acme".into()]);
+    }
+}

@@ -149,10 +149,7 @@ impl SpoolQueue {
     ) -> Result<(), Duplicate> {
         let mut state = self.lock();
         if let Some(known) = state.claims.get(key) {
-            return Err(match (known.fingerprint, fingerprint) {
-                (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
-                _ => known.state(),
-            });
+            return Err(known.reply(fingerprint));
         }
         let claim = JobClaim { command, fingerprint, running: true, done: false, merged: false, passed: false };
         state.claims.insert(key.clone(), claim);
@@ -188,9 +185,14 @@ impl SpoolQueue {
         self.lock().recent.finish(key);
     }
 
-    /// Returns the state of a job that passed and is not merged, or is still running.
+    /// Returns the state of a job that is being decided, or that passed and is not merged or still runs.
     pub(in crate::ledger) fn claimed(&self, key: &Key) -> Option<Duplicate> {
         self.lock().claims.get(key).map(JobClaim::state)
+    }
+
+    /// Returns the reply to a duplicate of a job that passed, and is not merged or still runs.
+    pub(in crate::ledger) fn passed(&self, key: &Key, fingerprint: Option<u128>) -> Option<Duplicate> {
+        self.lock().claims.get(key).filter(|claim| claim.passed).map(|claim| claim.reply(fingerprint))
     }
 
     pub(in crate::ledger) fn forget(&self, key: &Key) {

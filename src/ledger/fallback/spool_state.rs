@@ -77,7 +77,14 @@ pub(super) struct JobClaim {
 }
 
 impl JobClaim {
-    /// Returns the reply to a duplicate.
+    /// Returns the reply to a duplicate with this fingerprint.
+    pub(super) fn reply(&self, fingerprint: Option<u128>) -> Duplicate {
+        match (self.fingerprint, fingerprint) {
+            (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
+            _ => self.state(),
+        }
+    }
+
     pub(super) fn state(&self) -> Duplicate {
         match self {
             Self { running: true, .. } => Duplicate::Running,

@@ -13,8 +13,8 @@ use crate::{
         writer::{Command, Key},
     },
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
-        account::{CloseResult, Duplicate, Job, Now},
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        account::{CloseResult, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
@@ -132,12 +132,6 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
             Ok(tenant) => Key { tenant, job: job.text.as_ref().into() },
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
-        match self.fallback.spool().claimed(&key) {
-            Some(Duplicate::Running) => return MaybeFuture::Ready(Ok(Some(JobState::Running))),
-            // The ledger does not know a job that waits in the spool.
-            Some(_) => return MaybeFuture::Ready(Err(StoreError::Unavailable)),
-            None => {}
-        }
         let (settled, fallback) = (self.store.settle_job(account, job, outcome), Arc::clone(&self.fallback));
         MaybeFuture::future(async move {
             let settled = settled.await;
@@ -189,6 +183,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>>;
         fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
         fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
+        fn credit(&self, account: &AccountContext<'_>, request: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>>;
         fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
         fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
         fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;

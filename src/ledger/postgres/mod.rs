@@ -101,7 +101,7 @@ impl SqlDialect for Postgres {
                     to_regclass('quota_consumption'), to_regclass('quota_hold'), to_regclass('quota_archive'),
                     to_regclass('quota_schema'), to_regclass('quota_identity'), to_regclass('quota_unfinished_job')])),
                 (SELECT min(p || ' ON ' || t || ' TO ' || quote_ident(current_user)) FROM (VALUES
-                    ('quota_account', 'SELECT,INSERT,UPDATE'), ('quota_counter', 'SELECT,INSERT,UPDATE'),
+                    ('quota_account', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_counter', 'SELECT,INSERT,UPDATE'),
                     ('quota_grant', 'SELECT,INSERT,UPDATE'), ('quota_consumption', 'SELECT,INSERT'),
                     ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT'),
                     ('quota_unfinished_job', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_identity', 'SELECT')) AS needed (t, ps),

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -12,7 +12,11 @@ use uuid::Uuid;
 use super::{PostgresQuery, read, values::Time};
 use crate::ledger::{
     DbError,
-    sql::{COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error, encoding::text, in_order, safe},
+    sql::{
+        COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error,
+        encoding::{self, text},
+        in_order, safe,
+    },
     writer::{Key, Loaded, Reads},
 };
 
@@ -28,14 +32,15 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL 
 /// A time-out that strikes while a commit waits for its replica would end the wait, but not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Creates missing accounts and locks the others in their order, in one statement; `WHERE false` locks without a new
-/// row version.
+/// Creates missing accounts, locks the others in their order, and returns those that it created, in one statement; `WHERE
+/// false` locks without a new row version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
-    ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
+    ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false \
+    RETURNING tenant_id";
 
-/// Locks the accounts that no other transaction holds, creates missing ones, and returns both. PostgreSQL can skip a
-/// locked row, but not one that another transaction is inserting, which no other can see: so it waits for that at most
-/// 1 ms, its shortest lock time-out. The last row is null and ends that time-out.
+/// Locks the accounts that no other transaction holds, creates missing ones, and returns both, each with whether it was
+/// created. PostgreSQL can skip a locked row, but not one that another transaction is inserting, which no other can see:
+/// so it waits for that at most 1 ms, its shortest lock time-out. The last row is null and ends that time-out.
 const LOCK_FREE: &str = "WITH free AS (
         SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED),
     added AS (
@@ -43,13 +48,13 @@ const LOCK_FREE: &str = "WITH free AS (
         WHERE NOT EXISTS (SELECT FROM quota_account WHERE tenant_id = t)
             AND (SELECT set_config('lock_timeout', '1ms', true)) IS NOT NULL
         ORDER BY n ON CONFLICT (tenant_id) DO NOTHING RETURNING tenant_id)
-    SELECT tenant_id FROM free UNION ALL SELECT tenant_id FROM added
-    UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms')";
+    SELECT tenant_id, false FROM free UNION ALL SELECT tenant_id, true FROM added
+    UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms'), false";
 
 /// As [`LOCK_FREE`], but creates no account.
 const LOCK_EXISTING: &str = "WITH free AS (
         SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED)
-    SELECT tenant_id FROM free UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms')";
+    SELECT tenant_id, false FROM free UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms'), false";
 
 /// Waits for no lock after [`BEGIN`].
 const HURRY: &str = "SET LOCAL lock_timeout = '1ms'";
@@ -85,8 +90,8 @@ impl ChargePath for Postgres {
         read::load(connection, tenants, jobs, &BTreeMap::new()).await
     }
 
-    async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<(), DbError> {
-        lock(connection, &[text(tenant)]).await
+    async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<bool, DbError> {
+        Ok(!lock(connection, &[text(tenant)]).await?.is_empty())
     }
 
     async fn begin(connection: &mut PgConnection, reads: &Reads, _: Option<i64>) -> Result<Loaded, DbError> {
@@ -94,8 +99,8 @@ impl ChargePath for Postgres {
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
         if !reads.skips_held {
-            lock(connection, &names).await?;
-            return read::load(connection, &tenants, &reads.jobs, &reads.since).await;
+            let created = lock(connection, &names).await?;
+            return Ok(Loaded { created, ..read::load(connection, &tenants, &reads.jobs, &reads.since).await? });
         }
         let free = match lock_free(connection, LOCK_FREE, &names).await {
             // Another transaction is creating one of them: all missing ones count as held.
@@ -105,9 +110,10 @@ impl ChargePath for Postgres {
             }
             free => free?,
         };
-        let is_free = |tenant: &Arc<str>| free.contains(&*text(tenant));
+        let is_free = |tenant: &Arc<str>| free.contains_key(&*text(tenant));
+        let created = free.iter().filter(|(_, created)| **created).map(|(tenant, _)| decoded(tenant)).collect();
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
-        Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
+        Ok(Loaded { held, created, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
     }
 
     async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {
@@ -130,19 +136,26 @@ impl ChargePath for Postgres {
     }
 }
 
-/// Locks accounts whose names are in order, and creates missing ones.
-async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
-    sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
+/// Locks accounts whose names are in order, and creates missing ones, which it returns.
+async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<Vec<Arc<str>>, DbError> {
+    let created = sqlx::query_scalar(LOCK).bind(names).fetch_all(connection);
+    let created: Vec<String> = created.await.map_err(db_error::<Postgres>)?;
+    Ok(created.iter().map(|tenant| decoded(tenant)).collect())
 }
 
-/// Locks accounts that no other transaction holds, and returns them.
+fn decoded(tenant: &str) -> Arc<str> {
+    encoding::read(tenant).into()
+}
+
+/// Locks accounts that no other transaction holds, and returns them, each with whether it was created.
 async fn lock_free(
     connection: &mut PgConnection,
     sql: &'static str,
     names: &[Cow<'_, str>],
-) -> Result<HashSet<String>, DbError> {
-    let free = sqlx::query_scalar::<_, Option<String>>(sql).bind(names).fetch_all(connection);
-    Ok(free.await.map_err(db_error::<Postgres>)?.into_iter().flatten().collect())
+) -> Result<HashMap<String, bool>, DbError> {
+    let free = sqlx::query_as::<_, (Option<String>, bool)>(sql).bind(names).fetch_all(connection);
+    let free = free.await.map_err(db_error::<Postgres>)?.into_iter();
+    Ok(free.filter_map(|(tenant, created)| Some((tenant?, created))).collect())
 }
 
 /// Binds a column of all rows as an array.

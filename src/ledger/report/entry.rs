@@ -34,8 +34,8 @@ pub struct LedgerEntry {
     /// Number of earlier attempts of the job that were voided. Other work that passed under the same id while the ledger
     /// was away is no attempt of the job: it has a number of its own, from 4,294,967,295 down.
     pub attempt: u32,
-    /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
-    pub entry: &'static str,
+    /// Event that the row records.
+    pub entry: EntryKind,
     /// Kind that is counted; empty in the row of a job whose kinds no limit counts.
     pub kind: String,
     /// Name of the limit; empty like `kind`.
@@ -51,6 +51,8 @@ pub struct LedgerEntry {
     pub at: SystemTime,
     /// Terms of a grant.
     pub grant: Option<GrantEntry>,
+    /// Id and reason of a credit, which is an entry `adjust`. Entries `adjust` without it are sums of archived rows.
+    pub credit: Option<CreditEntry>,
     /// Time at which the request passed without the ledger, by the clock of its process; see
     /// [`OnFailure`](crate::OnFailure).
     pub passed_at: Option<SystemTime>,
@@ -78,10 +80,32 @@ pub struct GrantEntry {
     pub reason: String,
 }
 
+/// A credit in its row.
+///
+/// ```no_run
+/// # fn example(entry: tollgate::LedgerEntry) {
+/// if let Some(credit) = entry.credit {
+///     println!("{} {} back for {}: {}", -entry.amount, entry.kind, credit.id, credit.reason);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CreditEntry {
+    /// Id under which it was given.
+    pub id: String,
+    /// Reason for the credit.
+    pub reason: String,
+}
+
 impl LedgerEntry {
     pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
-        let passed_at =
-            row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| from_1970(detail.until));
+        let credit = row.credit_id().map(|id| {
+            let reason = row.detail.as_ref().map(|detail| detail.reason.clone()).unwrap_or_default();
+            CreditEntry { id: id.to_owned(), reason }
+        });
+        let passed = row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant && credit.is_none());
+        let passed_at = passed.map(|detail| from_1970(detail.until));
         let grant = row.detail.filter(|_| row.entry == EntryKind::Grant).map(|detail| {
             let Detail { granted, until, approver, reason } = *detail;
             GrantEntry { amount: granted, until: from_1970(until), approver, reason }
@@ -91,7 +115,7 @@ impl LedgerEntry {
             tenant: row.key.tenant.to_string(),
             job: row.key.job.to_string(),
             attempt: row.attempt,
-            entry: row.entry.as_str(),
+            entry: row.entry,
             kind: row.kind.to_string(),
             limit: row.limit.to_string(),
             period: row.period.to_string(),
@@ -99,6 +123,7 @@ impl LedgerEntry {
             amount: row.amount,
             at: from_1970(at),
             grant,
+            credit,
             passed_at,
         }
     }
@@ -115,6 +140,9 @@ impl fmt::Display for LedgerEntry {
         if let Some(grant) = &self.grant {
             write!(f, r#","granted":{},"until":"{}""#, grant.amount, Instant(grant.until))?;
             write!(f, r#","approver":"{}","reason":"{}""#, Json(&grant.approver), Json(&grant.reason))?;
+        }
+        if let Some(CreditEntry { id, reason }) = &self.credit {
+            write!(f, r#","credit":"{}","reason":"{}""#, Json(id), Json(reason))?;
         }
         if let Some(passed_at) = self.passed_at {
             write!(f, r#","passed_at":"{}""#, Instant(passed_at))?;
@@ -182,6 +210,16 @@ mod tests {
             prop_assert_eq!(&read["reason"], &text);
             let time: jiff::Timestamp = read["at"].as_str().unwrap().parse().unwrap();
             prop_assert_eq!(time.as_microsecond(), i64::try_from(at).unwrap());
+        }
+
+        #[test]
+        fn line_of_a_credit_has_its_id_and_reason(id in "[ -~]{1,255}", reason: String) {
+            let job = format!("{}{id}", crate::ledger::writer::CREDIT).into();
+            let key = Key { tenant: "acme".into(), job };
+            let entry = LedgerEntry::of(1, 0, Row { key, entry: EntryKind::Adjust, ..row(&reason) });
+            prop_assert_eq!((entry.grant.is_some(), entry.passed_at), (false, None));
+            let read: serde_json::Value = serde_json::from_str(&entry.to_string()).unwrap();
+            prop_assert_eq!((&read["credit"], &read["reason"]), (&id.into(), &reason.into()));
         }
     }
 }

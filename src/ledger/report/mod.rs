@@ -8,5 +8,5 @@ mod job;
 pub use archive::ArchiveReport;
 pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub(super) use entry::Json;
-pub use entry::{GrantEntry, LedgerEntry};
+pub use entry::{CreditEntry, GrantEntry, LedgerEntry};
 pub use job::{JobStanding, LedgerJob};

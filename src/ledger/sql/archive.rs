@@ -25,9 +25,10 @@ pub(crate) struct FinishedPeriod {
     last: u64,
 }
 
-/// Condition on the rows of a period: those from the time `$7` up to the time `$8` and the id `$9`.
+/// Condition on the rows of a period: those from the time `$7` up to the time `$8` and the id `$9`. Rows of credits stay,
+/// because their ids must stay taken; their prefix is [`CREDIT`](crate::ledger::writer::CREDIT).
 const ROWS_OF: &str = "tenant_id = $1 AND limit_id = $2 AND quota_type = $3 AND period = $4 AND window_start = $5
-    AND epoch = $6 AND entry <> 'grant' AND consumed_at BETWEEN $7 AND $8 AND (consumed_at < $8 OR id <= $9)";
+    AND epoch = $6 AND entry <> 'grant' AND job_id NOT LIKE 'credit\u{b7}%' AND consumed_at BETWEEN $7 AND $8 AND (consumed_at < $8 OR id <= $9)";
 
 /// Condition on a row that an archive wrote.
 const ARCHIVED: &str = "entry = 'adjust' AND job_id LIKE 'archive %'";
@@ -41,7 +42,8 @@ pub(crate) fn finished<S: SqlDialect>() -> String {
          FROM quota_consumption q CROSS JOIN quota_counter c
          WHERE c.tenant_id = q.tenant_id AND c.limit_id = q.limit_id AND c.quota_type = q.quota_type
             AND c.period = q.period AND c.window_start = q.window_start AND c.epoch = q.epoch
-            AND q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
+            AND q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0
+            AND q.entry <> 'grant' AND q.job_id NOT LIKE 'credit\u{b7}%'
             AND (q.limit_id, q.quota_type, q.period, q.window_start, q.epoch) NOT IN (
                 SELECT r.limit_id, r.quota_type, r.period, r.window_start, r.epoch
                 FROM quota_hold h CROSS JOIN quota_consumption r {}
@@ -75,7 +77,7 @@ impl<S: ChargePath> SqlDatabase<S> {
     /// periods of which one row is left, and those that have changed. Returns the number of rows that were replaced.
     pub(crate) async fn archive(&self, tenant: &str, periods: &mut Vec<FinishedPeriod>) -> Result<u64, DbError> {
         let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        let (mut transaction, _) = locked::<S>(&mut connection, tenant).await?;
         S::run(&mut transaction, S::ALLOW_DELETES.into_sql_str()).await?;
         let (mut replaced, mut read) = (0, 0);
         while read + 1 < ROWS

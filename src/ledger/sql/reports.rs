@@ -83,7 +83,7 @@ impl<S: ChargePath> SqlDatabase<S> {
     /// Waits for the lock of an account, under which every writer of an earlier row has committed.
     pub(crate) async fn wait_for_writers(&self, tenant: &str) -> Result<(), DbError> {
         let mut connection = self.acquire().await?;
-        let transaction = locked::<S>(&mut connection, tenant).await?;
+        let (transaction, _) = locked::<S>(&mut connection, tenant).await?;
         transaction.rollback().await.map_err(db_error::<S>)
     }
 
@@ -180,23 +180,33 @@ impl<S: ChargePath> SqlDatabase<S> {
             should_be::<S>()
         );
         let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        let (mut transaction, _) = locked::<S>(&mut connection, tenant).await?;
         let wrong = S::execute(&mut transaction, safe(sql), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(wrong)
     }
 
     /// Closes an account up to `until`, if the clock has reached it: entries that are written from now on are no older.
-    /// Returns whether it did.
-    pub(crate) async fn close(&self, tenant: &str, until: u64) -> Result<bool, DbError> {
+    /// Returns whether it did; `None` if there is no account.
+    pub(crate) async fn close(&self, tenant: &str, until: u64) -> Result<Option<bool>, DbError> {
         let sql = format!(
-            "INSERT INTO quota_account AS a (tenant_id, created_at, closed_until) SELECT $1, {now}, $2 WHERE {now} >= $2
-             ON CONFLICT (tenant_id) DO UPDATE SET closed_until = {}(a.closed_until, excluded.closed_until)",
+            "UPDATE quota_account SET closed_until = {}(closed_until, $2) WHERE tenant_id = $1 AND {} >= $2",
             S::LARGER,
-            now = self.clock.sql::<S>()
+            self.clock.sql::<S>()
         );
+        let mut connection = self.acquire().await?;
+        // Under the lock, which waits for a transaction that is creating the account.
+        let (mut transaction, created) = locked::<S>(&mut connection, tenant).await?;
         let values = [SqlValue::Text(tenant), SqlValue::time(until)];
-        Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
+        if !created && S::execute(&mut transaction, safe(sql), &values).await? > 0 {
+            transaction.commit().await.map_err(db_error::<S>)?;
+            return Ok(Some(true));
+        }
+        transaction.rollback().await.map_err(db_error::<S>)?;
+        let known = "SELECT count(*) FROM quota_account WHERE tenant_id = $1";
+        let known = S::fetch(&mut *connection, known.into_sql_str(), &values[..1]).await?;
+        let known = known.first().map_or(Ok(0), |row| Columns::<S>::new(row).number::<u64>())?;
+        Ok((known > 0).then_some(false))
     }
 
     /// Marks rows from before `before` as archivable, for all writers from now on; returns the latest such time.
@@ -219,12 +229,13 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 }
 
-/// Begins a transaction that holds the lock of a tenant's account.
+/// Begins a transaction that holds the lock of a tenant's account. Returns it, and whether it has created the account,
+/// which it must not commit then.
 pub(super) async fn locked<'a, S: ChargePath>(
     connection: &'a mut PoolConnection<S>,
     tenant: &str,
-) -> Result<sqlx::Transaction<'a, S>, DbError> {
+) -> Result<(sqlx::Transaction<'a, S>, bool), DbError> {
     let mut transaction = connection.begin_with(S::BEGIN_WRITE.into_sql_str()).await.map_err(db_error::<S>)?;
-    S::lock(&mut transaction, tenant).await?;
-    Ok(transaction)
+    let created = S::lock(&mut transaction, tenant).await?;
+    Ok((transaction, created))
 }

@@ -31,8 +31,8 @@ pub(crate) trait ChargePath: SqlDialect {
         now: Option<i64>,
     ) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
-    /// Locks an account within a transaction that writes.
-    fn lock(connection: &mut Self::Connection, tenant: &str) -> impl Future<Output = Result<(), DbError>> + Send;
+    /// Locks an account within a transaction that writes; returns whether it had to create the account for that.
+    fn lock(connection: &mut Self::Connection, tenant: &str) -> impl Future<Output = Result<bool, DbError>> + Send;
 
     /// Begins a transaction of the writer, locks its accounts in the order of names, creates missing ones, and reads, at
     /// the database's time or at `now`.

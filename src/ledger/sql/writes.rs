@@ -36,7 +36,7 @@ enum Effect {
 }
 
 /// Number of the statements.
-pub(crate) const COUNT: usize = 10;
+pub(crate) const COUNT: usize = 11;
 
 /// The statements, in the order in which a transaction runs them. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
@@ -62,6 +62,7 @@ pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
         (Effect::Put, "quota_unfinished_job", attempt, renewed),
         (Effect::Update, "quota_unfinished_job", attempt, renewed),
         (Effect::Delete, "quota_unfinished_job", attempt, closed),
+        (Effect::Delete, "quota_account", "tenant_id", "tenant_id text"),
     ]
     .map(|(effect, table, key, columns)| {
         let columns = columns.split(", ").filter_map(|column| column.split_once(' ')).collect();
@@ -115,6 +116,7 @@ pub(super) async fn write<S: ChargePath>(
         all(&writes.begun, unfinished)?,
         all(&writes.interrupted, unfinished)?,
         all(&writes.finished, |values, (key, attempt)| reservation(values, key, *attempt))?,
+        writes.unused.iter().map(|tenant| SqlValue::Text(tenant)).collect(),
     ];
     for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
         S::put(connection, at, values).await?;

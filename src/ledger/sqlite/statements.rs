@@ -64,7 +64,7 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
         format!(
             "INSERT INTO quota_account (tenant_id, created_at) SELECT column1, ? FROM ({rows}) WHERE column1 IS NOT NULL
-             ON CONFLICT DO NOTHING"
+             ON CONFLICT DO NOTHING RETURNING tenant_id"
         )
     })
 });

@@ -11,7 +11,7 @@ use super::{
 use crate::ledger::{
     DbError,
     sql::{
-        ChargePath, OpenFile, ReadRows, SqlDialect, SqlValue, db_error,
+        ChargePath, Columns, OpenFile, ReadRows, SqlDialect, SqlValue, db_error,
         encoding::{nanos, time, until},
         in_order, safe,
     },
@@ -41,8 +41,8 @@ impl ChargePath for Sqlite {
     }
 
     /// `BEGIN IMMEDIATE` has locked the file.
-    async fn lock(_: &mut SqliteConnection, _: &str) -> Result<(), DbError> {
-        Ok(())
+    async fn lock(_: &mut SqliteConnection, _: &str) -> Result<bool, DbError> {
+        Ok(false)
     }
 
     async fn begin(connection: &mut SqliteConnection, reads: &Reads, now: Option<i64>) -> Result<Loaded, DbError> {
@@ -54,7 +54,9 @@ impl ChargePath for Sqlite {
         // Every counter and row has an account.
         let unknown = tenants.iter().filter(|tenant| loaded.accounts[*tenant] == Stored::default());
         let unknown: Vec<_> = unknown.map(|tenant| SqlValue::Text(tenant)).collect();
-        in_chunks(connection, &statements::ACCOUNTS, Some(micros), &unknown).await?;
+        for row in in_chunks(connection, &statements::ACCOUNTS, Some(micros), &unknown).await? {
+            loaded.created.push(Columns::<Sqlite>::new(&row).text()?);
+        }
         Ok(loaded)
     }
 

@@ -10,6 +10,7 @@ use super::writer::{
 use super::{Database, DbError, Session};
 use crate::quota::account::{Counter, GrantState};
 
+mod accounts;
 pub(super) mod archive;
 pub(super) mod bills;
 mod histories;
@@ -109,12 +110,13 @@ pub(super) async fn everything<D: Database, F: Future<Output = D>>(fresh: impl F
     what_is_dropped_was_never_there(&database).await;
     numbers_that_do_not_fit_are_refused(&database).await;
     steps_out_of_order_are_refused(&database).await;
-    accounts_wait_for_one_another(&database).await;
+    accounts::wait_for_one_another(&database).await;
+    accounts::are_created_once(&database).await;
     what_is_over_is_read_only_on_demand(&database).await;
     let database = fresh().await;
     holds_are_due_in_the_order_of_their_ends(&database).await;
     let database = fresh().await;
-    accounts_are_told_page_by_page(&database).await;
+    accounts::are_told_page_by_page(&database).await;
     histories::come_back(&fresh).await;
 }
 
@@ -284,38 +286,6 @@ async fn steps_out_of_order_are_refused<D: Database>(database: &D) {
     assert!(matches!(session.begin(&reads(&["a"], &[])).await, Err(DbError::Lost(_))));
 }
 
-async fn accounts_wait_for_one_another<D: Database>(database: &D) {
-    let (mut first, mut second) = (database.connect().await.unwrap(), database.connect().await.unwrap());
-    // Once with a new account, once with an existing one.
-    for round in 0..2 {
-        let loaded = first.begin(&reads(&["both", "mine"], &[])).await.unwrap();
-        let asked = reads(&["both", "yours"], &[key("both", &format!("job {round}"))]);
-        let row = charge("both", &format!("job {round}"), 1);
-        let mut committed = false;
-        let seen = loop {
-            let mut waits = Box::pin(second.begin(&asked));
-            if !committed {
-                match timeout(MOMENT, waits.as_mut()).await {
-                    Err(_) => {}
-                    // On a slow machine the lock's own time-out may come first.
-                    Ok(Err(DbError::Again(_))) => continue,
-                    Ok(began) => panic!("the account is locked: {began:?}"),
-                }
-                first.write(&Writes { rows: vec![row.clone()], ..Writes::default() }, loaded.now).await.unwrap();
-                first.commit().await.unwrap();
-                committed = true;
-            }
-            match waits.await {
-                Err(DbError::Again(_)) => {}
-                began => break began.unwrap(),
-            }
-        };
-        assert_eq!(seen.rows, [row], "it reads what was committed while it waited");
-        assert!(seen.now > loaded.now, "its time is that after the wait");
-        second.commit().await.unwrap();
-    }
-}
-
 async fn what_is_over_is_read_only_on_demand<D: Database>(database: &D) {
     let mut over = count(1, 0);
     (over.counter.starts, over.counter.ends) = (0, 86_400_000_000_000);
@@ -352,22 +322,4 @@ async fn holds_are_due_in_the_order_of_their_ends<D: Database>(database: &D) {
     };
     transact(database, &reads(&["a", "b"], &[]), &writes).await.unwrap();
     assert_eq!(database.due(10, 0).await.unwrap(), [hold("a", "2", 4_000)]);
-}
-
-async fn accounts_are_told_page_by_page<D: Database>(database: &D) {
-    let names: Vec<String> =
-        (0..300).map(|at| format!("{at:03}")).chain(["Z".into(), "a".into(), "\u{e4}".into()]).collect();
-    let asked = reads(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
-    let loaded = transact(database, &asked, &Writes::default()).await.unwrap();
-    assert_eq!(loaded.accounts.len(), names.len());
-    let mut found: Vec<Arc<str>> = Vec::new();
-    loop {
-        let page = database.tenants(found.last().map(|last| &**last), 100).await.unwrap();
-        assert!(page.len() <= 100);
-        if page.is_empty() {
-            break;
-        }
-        found.extend(page);
-    }
-    assert_eq!(found, asked.tenants);
 }

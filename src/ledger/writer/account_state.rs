@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
+    kind::Kind,
     quota::{
         Amounts, GrantId, Limit, Plan,
         account::{Account, Counter, GrantState, Grants, MAX_CLOCK_STEP, Now, Warning},
@@ -131,6 +132,17 @@ impl AccountState {
         })
     }
 
+    /// Checks that used amounts can be recorded: no counter exceeds 2^53 - 1.
+    pub(super) fn check_record(&self, plan: &Plan, amounts: &Amounts, wall: u64) -> Result<(), ConfigError> {
+        plan.counted().iter().try_for_each(|limit| match amounts.get(limit.kind()) {
+            None | Some(0) => Ok(()),
+            Some(amount) => {
+                let taken = self.present(limit, wall).map_or(0, |at| self.counters[at].counter.taken());
+                limit.check_sum(taken, amount)
+            }
+        })
+    }
+
     /// Records or reserves amounts that the fallback admitted at `at`, even beyond a limit.
     pub(super) fn admit_past(
         &mut self,
@@ -188,6 +200,22 @@ impl AccountState {
         let posting = stored.posting_since(before);
         let limit = plan.and_then(|plan| plan.counted().iter().find(|limit| self.counters[at].is_of(limit)));
         Some((posting, self.grown(at, limit, wall)))
+    }
+
+    /// Returns at most `amount` of what the plan's limits of a kind have used in the open windows; returns a posting for each
+    /// that gave something back.
+    pub(super) fn take_back(&mut self, plan: &Plan, kind: &Kind, amount: u64, wall: u64) -> Vec<Posting> {
+        let mut postings = Vec::new();
+        for limit in plan.counted().iter().filter(|limit| limit.kind() == kind) {
+            let Some(at) = self.present(limit, wall) else { continue };
+            let returned = self.counters[at].counter.give_back(amount);
+            if returned > 0 {
+                postings.push(self.counters[at].posting(-signed(returned)));
+            }
+            self.bring_grants_to(limit, Some(at), wall);
+        }
+        self.writes = true;
+        postings
     }
 
     /// Resets the counters of this limit name or kind, or all, to zero. Returns a posting for each old counter with a

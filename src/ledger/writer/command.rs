@@ -8,7 +8,7 @@ use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, GrantId, JobOutcome, JobState, Plan, Usage,
+        Amounts, CreditRequest, Credited, GrantId, JobOutcome, JobState, Plan, Usage,
         account::{Duplicate, GrantState, Nearest, Warning},
     },
     refusal::Violation,
@@ -75,6 +75,11 @@ pub(crate) enum CommandKind {
     Reset {
         plan: Arc<Plan>,
         limit: Option<Box<str>>,
+    },
+    /// Gives back an amount that was used. The job id of the key is that of the credit, so that it is written once.
+    Credit {
+        plan: Arc<Plan>,
+        request: Box<CreditRequest>,
     },
     Grant {
         plan: Arc<Plan>,
@@ -178,10 +183,13 @@ pub(crate) enum Reply {
     Settled(JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
     Done,
+    Credited(Credited),
     Granted(GrantId),
     /// Whether such a grant was active.
     Revoked(bool),
     Invalid(ConfigError),
+    /// The account did not exist before the batch, and the command creates none.
+    UnknownAccount,
     /// The database rejects the command for good, for this reason; nothing was stored.
     Rejected(Arc<str>),
     /// The command may or may not have been stored; the same id sent again finds out.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::Arc,
 };
 
@@ -10,9 +11,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::StoredCounter;
 use crate::quota::account::GrantState;
 
-/// Event that a row records.
+/// Event that a row records. It is displayed as it is stored, in lower case.
+///
+/// ```
+/// assert_eq!(tollgate::EntryKind::Reserve.to_string(), "reserve");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum EntryKind {
+#[non_exhaustive]
+pub enum EntryKind {
     /// Charged on admission, as known beforehand.
     Charge,
     /// Reserved on admission.
@@ -25,9 +31,9 @@ pub(crate) enum EntryKind {
     Expire,
     /// Usage beyond what was charged, or after the fact.
     Record,
-    /// Manual correction.
+    /// Sum of archived rows, or a [credit](crate::Quotas::credit), whose amount is negative.
     Adjust,
-    /// Grant, or its revocation. The amount is 0; the size of the grant is in the detail.
+    /// Grant, or its revocation. The amount is 0; the size of the grant is in its terms.
     Grant,
     /// Restart of a counter. The amount is what had been used, negative.
     Reset,
@@ -50,12 +56,20 @@ impl EntryKind {
     const NAMES: [&'static str; 9] =
         ["charge", "reserve", "commit", "void", "expire", "record", "adjust", "grant", "reset"];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// Returns the name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|entry| entry.as_str() == text)
+    }
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -93,13 +107,22 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Returns the id of the credit that the row records, if it records one.
+    pub(crate) fn credit_id(&self) -> Option<&str> {
+        self.key.job.strip_prefix(CREDIT).filter(|_| self.entry == EntryKind::Adjust)
+    }
+
     /// Whether it begins an attempt.
     pub(crate) fn is_charge(&self) -> bool {
         matches!(self.entry, EntryKind::Charge | EntryKind::Reserve)
     }
 }
 
-/// Columns of a grant: size, end, approver and reason.
+/// Prefix of the job id of a credit, which is followed by the id of the credit. Job ids of clients are ASCII, and those of
+/// archives begin with `archive `.
+pub(crate) const CREDIT: &str = "credit\u{b7}";
+
+/// Columns of a grant: size, end, approver and reason; a credit has a reason only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Detail {
     /// Granted amount.
@@ -124,6 +147,9 @@ pub(crate) struct Loaded {
     pub(crate) sealed: u64,
     /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
     pub(crate) held: Vec<Arc<str>>,
+    /// Accounts that the transaction created, because it could not lock them otherwise. No other transaction has seen
+    /// them.
+    pub(crate) created: Vec<Arc<str>>,
 }
 
 /// An account as stored.
@@ -177,6 +203,8 @@ pub(crate) struct Writes {
     pub(crate) interrupted: Vec<UnfinishedJob>,
     /// Attempts whose work was done, or that were voided.
     pub(crate) finished: Vec<(Key, u32)>,
+    /// Accounts that the transaction created and did not use.
+    pub(crate) unused: Vec<Arc<str>>,
 }
 
 /// An open reservation. Times are in nanoseconds since 1970.

@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{Account, ChargeScope, Counter, Marks, state::slots_of};
 use crate::{
     error::ConfigError,
+    kind::Kind,
     policy_name::PolicyName,
     quota::{Amounts, Limit, MOST, Plan},
 };
@@ -129,6 +130,18 @@ impl Account {
         self.each(Some(of), |counter, limit| {
             counter.give_back(amounts.counted(limit.kind()));
         });
+    }
+
+    /// Returns at most `amount` of what the plan's limits of a kind have used; returns the most that one of them gave back.
+    pub(super) fn take_back(&mut self, kind: &Kind, amount: u64) -> u64 {
+        let mut most = 0;
+        for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()) {
+            if limit.kind() == kind {
+                most = counter.give_back(amount).max(most);
+                self.grants.cover(limit, counter);
+            }
+        }
+        most
     }
 
     /// Resets the counters of this limit name or kind, or all, to zero.

@@ -1,11 +1,11 @@
 //! Jobs of a client that were charged.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use super::ChargeScope;
+use super::{ChargeScope, reservations::STEPS};
 use crate::{
     identity::Digest,
     quota::{Amounts, JobOutcome, JobState},
@@ -15,9 +15,10 @@ use crate::{
 /// The jobs of one client: a job is remembered from its admission until long after its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
-    all: HashMap<Digest, Known>,
-    /// Jobs that have ended and the times at which they are forgotten, in that order.
-    ended: VecDeque<(Moment, Digest)>,
+    /// A tree, because a table would be moved as a whole when it grows.
+    all: BTreeMap<Digest, Known>,
+    /// Jobs that have ended, by the time at which they are forgotten.
+    ended: BTreeSet<(Moment, Digest)>,
 }
 
 /// A job as the request names it. Only digests of it are remembered.
@@ -35,6 +36,8 @@ pub(crate) struct Job {
 struct Known {
     fingerprint: Digest,
     stage: JobStage,
+    /// Time at which it is forgotten; `None` while it runs.
+    forgotten: Option<Moment>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,18 +76,21 @@ pub(crate) enum Duplicate {
 impl Jobs {
     /// Whether the job may start.
     pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
-        match self.all.get(&job.id) {
+        match self.all.get(&job.id).filter(|known| !known.is_over(now)) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
             Some(Known { stage: JobStage::Running, .. }) => Err(Duplicate::Running),
             Some(Known { stage: JobStage::Done, .. }) => Err(Duplicate::Done),
             Some(Known { stage: JobStage::Interrupted(_), .. }) => Err(Duplicate::Unknown { may_run: false }),
-            None if self.all.len() >= most => Err(Duplicate::Full(self.ended.front().map(|(due, _)| due.since(now)))),
+            None if self.all.len() >= most => Err(Duplicate::Full(self.ended.first().map(|(due, _)| due.since(now)))),
             None => Ok(()),
         }
     }
 
     pub(super) fn start(&mut self, job: &Job) {
-        self.all.insert(job.id, Known { fingerprint: job.fingerprint, stage: JobStage::Running });
+        let known = Known { fingerprint: job.fingerprint, stage: JobStage::Running, forgotten: None };
+        if let Some(due) = self.all.insert(job.id, known).and_then(|before| before.forgotten) {
+            self.ended.remove(&(due, job.id)); // else the new run would be forgotten with the old one
+        }
     }
 
     /// Ends the work of a job: its id is taken until `horizon` from now. `interrupted` has the charge of a job whose
@@ -92,13 +98,19 @@ impl Jobs {
     pub(super) fn end(&mut self, id: Digest, interrupted: Option<JobCharge>, now: Moment, horizon: Duration) {
         if let Some(known) = self.all.get_mut(&id).filter(|known| known.is_running()) {
             known.stage = interrupted.map_or(JobStage::Done, |charge| JobStage::Interrupted(Box::new(charge)));
-            self.ended.push_back((now + horizon, id));
+            known.forgotten = Some(now + horizon);
+            self.ended.insert((now + horizon, id));
         }
     }
 
     /// Settles a job whose outcome is unknown. Returns the state that it had, and the charge to be returned.
-    pub(super) fn settle(&mut self, id: Digest, outcome: JobOutcome) -> (Option<JobState>, Option<JobCharge>) {
-        let Some(known) = self.all.get_mut(&id) else { return (None, None) };
+    pub(super) fn settle(
+        &mut self,
+        id: Digest,
+        outcome: JobOutcome,
+        now: Moment,
+    ) -> (Option<JobState>, Option<JobCharge>) {
+        let Some(known) = self.all.get_mut(&id).filter(|known| !known.is_over(now)) else { return (None, None) };
         let state = known.state();
         if known.is_running() {
             return (Some(state), None);
@@ -109,8 +121,9 @@ impl Jobs {
         if outcome == JobOutcome::Done {
             return (Some(state), None);
         }
-        self.all.remove(&id);
-        self.ended.retain(|(_, ended)| *ended != id);
+        if let Some(due) = self.all.remove(&id).and_then(|known| known.forgotten) {
+            self.ended.remove(&(due, id));
+        }
         (Some(state), Some(*charge))
     }
 
@@ -121,12 +134,14 @@ impl Jobs {
         }
     }
 
-    /// Forgets jobs whose time has come.
+    /// Forgets jobs whose time has come, at most [`STEPS`]. The rest can wait: each of them counts as forgotten, and a
+    /// place for a new job is free if at least one was.
     pub(super) fn forget(&mut self, now: Moment) {
-        while let Some((due, id)) = self.ended.front().copied().filter(|(due, _)| now >= *due) {
-            debug_assert!(due <= now);
-            self.ended.pop_front();
-            self.all.remove(&id);
+        let mut steps = 0..STEPS;
+        while self.ended.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
+            if let Some((_, id)) = self.ended.pop_first() {
+                self.all.remove(&id);
+            }
         }
     }
 
@@ -138,6 +153,11 @@ impl Jobs {
 impl Known {
     fn is_running(&self) -> bool {
         matches!(self.stage, JobStage::Running)
+    }
+
+    /// Whether its time has come, also if it waits for its turn to be forgotten.
+    fn is_over(&self, now: Moment) -> bool {
+        self.forgotten.is_some_and(|due| now >= due)
     }
 
     fn state(&self) -> JobState {

@@ -31,6 +31,7 @@
 
 mod counter;
 mod counters;
+mod credits;
 mod grants;
 mod jobs;
 mod request;

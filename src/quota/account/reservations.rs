@@ -26,6 +26,7 @@ pub(super) struct Reservations {
 #[derive(Clone, Debug)]
 pub(super) struct ReservationState {
     pub(super) scope: ChargeScope,
+    /// The estimate while it is open or expired; afterwards what was charged.
     pub(super) amounts: Amounts,
     /// Time of its expiry; `None` if its holder closes it in any case.
     expires: Option<Moment>,
@@ -44,14 +45,14 @@ pub(crate) enum Stage {
 }
 
 /// Result of closing a reservation by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CloseResult {
     /// It was open and is closed now.
     Closed,
     /// It had expired.
     Expired,
-    /// It was closed before, in this stage.
-    AlreadyClosed(Stage),
+    /// It was closed before, in this stage; a commit charged these amounts, without those of 0.
+    AlreadyClosed(Stage, Amounts),
     /// No reservation with this id is known.
     Unknown,
 }
@@ -83,7 +84,8 @@ impl Reservations {
         }
     }
 
-    /// Closes a reservation as `stage`, once, and returns it as it was. With `forget` its id is unknown afterwards.
+    /// Closes a reservation as `stage`, once, and returns it as it was; [`charge`](Self::charge) then stores what it
+    /// charged. With `forget` its id is unknown afterwards.
     pub(super) fn close(
         &mut self,
         id: NonZeroU64,
@@ -96,9 +98,10 @@ impl Reservations {
         let result = match before {
             Stage::Open => CloseResult::Closed,
             Stage::Expired if stage == Stage::Committed => CloseResult::Expired,
-            before => CloseResult::AlreadyClosed(before),
+            Stage::Committed => CloseResult::AlreadyClosed(Stage::Committed, reserved.amounts.clone()),
+            before => CloseResult::AlreadyClosed(before, Amounts::new()),
         };
-        let closed = (!matches!(result, CloseResult::AlreadyClosed(_))).then(|| {
+        let closed = (!matches!(result, CloseResult::AlreadyClosed(..))).then(|| {
             let closed = reserved.clone();
             (reserved.stage, reserved.amounts) = (stage, Amounts::new());
             closed
@@ -114,6 +117,13 @@ impl Reservations {
             self.remember(id, expires, ttl);
         }
         (result, closed)
+    }
+
+    /// Stores the amounts that the commit of a reservation charged.
+    pub(super) fn charge(&mut self, id: NonZeroU64, charged: Amounts) {
+        if let Some(reserved) = self.all.get_mut(&id).filter(|reserved| reserved.stage == Stage::Committed) {
+            reserved.amounts = charged;
+        }
     }
 
     /// Expires reservations whose time has run out, at most [`STEPS`]. Returns whether none is left.

@@ -5,13 +5,15 @@ use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 use super::{
     AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, JobCharge,
     MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
+    credits::Credits,
     jobs::Jobs,
     reservations::{ReservationState, Reservations},
 };
 use crate::{
     error::ConfigError,
+    identity::Digest,
     kind::Kind,
-    quota::{Amounts, Grant, GrantId, JobOutcome, JobState, Limit, Plan},
+    quota::{Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Limit, Plan},
     sync::{Lease, Leases},
     time::Moment,
 };
@@ -50,6 +52,13 @@ pub(crate) struct Account {
 struct Rare {
     reservations: Reservations,
     jobs: Jobs,
+    credits: Credits,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.reservations.is_empty() && self.jobs.is_empty() && self.credits.is_empty()
+    }
 }
 
 impl Account {
@@ -127,7 +136,8 @@ impl Account {
         let Some(mut rare) = self.rare.take() else { return true };
         let done = rare.reservations.expire(now.moment, settings.ttl, |reserved| self.lapse(reserved, settings));
         rare.jobs.forget(now.moment);
-        self.rare = Some(rare).filter(|rare| !rare.reservations.is_empty() || !rare.jobs.is_empty());
+        rare.credits.forget(now.moment);
+        self.rare = Some(rare).filter(|rare| !rare.is_empty());
         done
     }
 
@@ -238,6 +248,14 @@ impl Account {
         warned
     }
 
+    /// Checks that used amounts can be recorded: no counter exceeds 2^53 - 1.
+    pub(crate) fn check_record(&self, amounts: &Amounts) -> Result<(), ConfigError> {
+        self.counted().try_for_each(|(counter, limit)| match amounts.get(limit.kind()) {
+            None | Some(0) => Ok(()),
+            Some(amount) => limit.check_sum(counter.taken(), amount),
+        })
+    }
+
     /// Ends an open charge and releases its slot.
     pub(crate) fn land(&mut self, open: bool, lease: Option<Lease>) {
         self.in_flight = self.in_flight.saturating_sub(u32::from(open));
@@ -275,11 +293,16 @@ impl Account {
         let used = actual.map_or_else(Amounts::new, |actual| reserved.amounts.overridden_by(actual));
         let (within, beyond) = used.split_at(held);
         if expired {
-            self.give_back(held, of);
-            self.settle(&none, &within, of);
+            // Only the difference: a credit may have lowered the counter since the expiry.
+            let (_, unused) = held.split_at(&within);
+            self.give_back(&unused, of);
         } else {
             self.settle(held, &within, of);
         }
+        let counted = |kind: &Kind| self.plan.counted().iter().any(|limit| limit.kind() == kind);
+        let charged = within.iter().chain(beyond.iter().filter(|(kind, _)| counted(kind)));
+        let charged = charged.map(|(kind, amount)| (kind.clone(), amount)).collect::<Amounts>().positive();
+        self.rare().reservations.charge(reservation, charged);
         (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
     }
 
@@ -290,8 +313,8 @@ impl Account {
     }
 
     /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
-    pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome) -> Option<JobState> {
-        let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome);
+    pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome, now: Now) -> Option<JobState> {
+        let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome, now.moment);
         if let Some(JobCharge { amounts, scope }) = freed {
             self.give_back(&amounts, scope);
         }
@@ -309,6 +332,24 @@ impl Account {
         self.rare().jobs.free(job.id);
     }
 
+    /// Gives back an amount that was used, once for each id.
+    pub(crate) fn credit(
+        &mut self,
+        id: Digest,
+        request: &CreditRequest,
+        now: Now,
+        settings: &AccountSettings,
+    ) -> Result<Credited, ConfigError> {
+        let credits = &self.rare().credits;
+        if let Some(stands) = credits.get(id) {
+            return Ok(stands);
+        }
+        credits.check(settings, now.moment)?;
+        let amount = self.take_back(&request.kind, request.amount);
+        self.rare().credits.add(id, &request.kind, amount, now.moment + settings.job_horizon);
+        Ok(Credited { kind: request.kind.clone(), amount, already: false })
+    }
+
     /// Raises a limit.
     pub(crate) fn grant(&mut self, id: GrantId, grant: &Grant, now: Now) -> Result<(), ConfigError> {
         let limit = self.plan.grantable(grant.limit(), grant.until(), now.wall)?;
@@ -322,10 +363,9 @@ impl Account {
         if self.all().any(|(counter, _)| counter.is_ahead(wall)) {
             self.advance_counters(None, wall); // else its windows would not be over for years
         }
-        let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0
             && self.slots_held() == 0
-            && self.rare.as_deref().is_none_or(is_empty)
+            && self.rare.as_deref().is_none_or(Rare::is_empty)
             && self.all().all(|(counter, _)| counter.is_blank(wall))
             && !self.grants.any_active(wall)
     }

@@ -113,19 +113,25 @@ impl ActivePlan {
 
     pub(super) fn new(plan: Plan, common: &Arc<Common>) -> Arc<Self> {
         let settings = &common.settings;
+        // A request of a newcomer may be charged to an account that it shares, which has another plan.
+        let shared = settings.shared_plan();
+        let either = |has: &dyn Fn(&Plan) -> bool| has(&plan) || shared.is_some_and(has);
         let mut fixed = Amounts::new();
-        for limit in plan.all() {
+        for limit in plan.all().chain(shared.into_iter().flat_map(Plan::all)) {
             match limit.kind() {
                 Kind::Requests | Kind::Concurrent => fixed.set(limit.kind(), 1),
                 kind => fixed.set(kind, 0), // refused if nothing of it remains
             }
         }
         let each = plan.counted().iter().map(|limit| fixed.get(limit.kind())).collect();
-        let counts = |kind: &Kind| plan.counted().iter().any(|limit| limit.kind() == kind);
+        let counts = |kind: &Kind| either(&|plan| plan.counted().iter().any(|limit| limit.kind() == kind));
         let metered: Vec<_> = (0..settings.meters.len()).filter(|&index| counts(&settings.meters[index].0)).collect();
-        let (request_bytes, response_bytes) =
-            (plan.counts_bytes(Direction::Request), plan.counts_bytes(Direction::Response));
-        let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
+        let counts_bytes = |direction| either(&|plan| plan.counts_bytes(direction));
+        let (request_bytes, response_bytes) = (counts_bytes(Direction::Request), counts_bytes(Direction::Response));
+        let open = response_bytes
+            || either(&|plan| plan.concurrent().is_some())
+            || settings.share
+            || settings.job_id.is_some();
         let fields = fields(&plan, settings.clients.dialect);
         let common = Arc::clone(common);
         let plan = Arc::new(plan);

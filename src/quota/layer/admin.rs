@@ -215,16 +215,20 @@ impl Quotas {
     /// counter.
     ///
     /// # Errors
-    /// If the client's plan has no such limit, or the store does not answer.
+    /// If the client's plan has no such limit, the client has no account
+    /// ([`UnknownAccount`](QuotaError::UnknownAccount)), or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # use tollgate::{Client, Plan, QuotaLayer, QuotaError};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let alice = Client::named("alice");
+    /// quotas.charge(&alice, ("queries", 20)).await.unwrap();
     /// quotas.reset(&alice, "queries_per_hour").await.unwrap();
     /// quotas.reset(&alice, "queries").await.unwrap(); // per hour and per day
     /// assert!(quotas.reset(&alice, "querys").await.is_err());
+    /// let typo = Client::named("alcie");
+    /// assert_eq!(quotas.reset(&typo, "queries").await, Err(QuotaError::UnknownAccount));
     /// # });
     /// ```
     pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), QuotaError> {
@@ -234,20 +238,25 @@ impl Quotas {
     /// Resets all counters of a client to zero. A charge in flight still belongs to the old counters.
     ///
     /// # Errors
-    /// If the store does not answer; memory always does.
+    /// If the client has no account ([`UnknownAccount`](QuotaError::UnknownAccount)), or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # use tollgate::{Client, Plan, QuotaError, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.reset_all(&Client::named("alice")).await.unwrap();
+    /// # quotas.charge(&Client::named("alice"), ("queries", 20)).await.unwrap();
+    /// match quotas.reset_all(&Client::named("alice")).await {
+    ///     Ok(()) | Err(QuotaError::UnknownAccount) => {} // nothing is used now, whether or not something was
+    ///     Err(error) => panic!("{error}"),
+    /// }
     /// # });
     /// ```
     pub async fn reset_all(&self, client: &Client) -> Result<(), QuotaError> {
         Ok(self.call(client, |store, account| store.reset(account, None)).await?)
     }
 
-    /// Raises a limit of a client until the grant ends.
+    /// Raises a limit of a client until the grant ends. A client that never came gets an account, so that the grant is
+    /// listed and counts from the first request on.
     ///
     /// # Errors
     /// If the client's plan has no limit of this name, the end has passed, there is no room for another account, or the
@@ -269,7 +278,7 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.grant(account, grant)).await?)
     }
 
-    /// Ends a grant early; returns false if the client has no grant of this id. Amounts that it covered stay covered.
+    /// Ends a grant early; returns false if the client has no grant of this id, or no account. Amounts that it covered stay covered.
     ///
     /// # Errors
     /// If the store does not answer; memory always does.

@@ -73,9 +73,9 @@ client_setters!(
     /// Sets the number of clients that have an account at once; default 1,048,576.
     ///
     /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
-    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
-    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
-    /// flight can be limited.
+    /// all accounts are taken, new clients share [one account](Self::overflow), whose refusals are 503; no client loses
+    /// its account to a new one. One network has [a part](Self::max_clients_per_network) of the accounts. A ledger has
+    /// room for all clients. There this is the number of clients whose requests in flight can be limited.
     max_clients
 );
 
@@ -283,6 +283,7 @@ impl QuotaLayer {
     /// # });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn handle(&self) -> Quotas {
         Quotas(Arc::clone(self.0.policy()))
     }

@@ -6,7 +6,8 @@ use crate::{error::ConfigError, quota::store::StoreError};
 
 /// Error of a call on the accounts of a layer.
 ///
-/// Accounts in memory always answer; the only error of a call on them is [`Invalid`](Self::Invalid).
+/// Accounts in memory always answer; the only errors of calls on them are [`Invalid`](Self::Invalid) and
+/// [`UnknownAccount`](Self::UnknownAccount).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -15,6 +16,7 @@ use crate::{error::ConfigError, quota::store::StoreError};
 /// let quotas = QuotaLayer::new(Plan::standard()).handle();
 /// match quotas.reset(&Client::named("alice"), "querys").await {
 ///     Err(QuotaError::Invalid(invalid)) => println!("no such limit: {invalid}"),
+///     Err(QuotaError::UnknownAccount) => println!("alice has used nothing so far"),
 ///     Err(error) => println!("the store is down: {error}"),
 ///     Ok(()) => unreachable!(),
 /// }
@@ -25,6 +27,12 @@ use crate::{error::ConfigError, quota::store::StoreError};
 pub enum QuotaError {
     /// The call has an invalid argument; nothing has changed.
     Invalid(ConfigError),
+    /// The store has no account of this client, so that there is nothing to change; nothing was created. Perhaps its kind
+    /// or its name is wrong: [`usage_page`](crate::Quotas::usage_page) lists the clients that have an account.
+    ///
+    /// An account begins with the first charge, reservation, record or grant. Memory forgets it when nothing in it counts
+    /// any more; a ledger does not.
+    UnknownAccount,
     /// The store is unavailable; nothing has changed.
     Unavailable,
     /// The store did not reply in time, and the call may have been carried out.
@@ -38,6 +46,9 @@ impl fmt::Display for QuotaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
+            Self::UnknownAccount => {
+                f.write_str("the client has no account; nothing has changed, check the kind and the name of the client")
+            }
             Self::Unavailable => f.write_str("the quota store is unavailable; nothing has changed"),
             Self::Indeterminate => {
                 f.write_str("the quota store did not reply in time; the call may have been carried out")
@@ -64,6 +75,7 @@ impl From<StoreError> for QuotaError {
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(why) => Self::Rejected(why.to_string()),
             StoreError::Invalid(invalid) => Self::Invalid(invalid),
+            StoreError::UnknownAccount => Self::UnknownAccount,
             StoreError::Nameless => Self::Invalid(ConfigError::message(
                 "a ledger bills by public name, but the client has none of at most 1,024 bytes",
             )),
@@ -81,6 +93,10 @@ mod tests {
         for (error, text) in [
             (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
             (StoreError::Unavailable.into(), "the quota store is unavailable; nothing has changed"),
+            (
+                StoreError::UnknownAccount.into(),
+                "the client has no account; nothing has changed, check the kind and the name of the client",
+            ),
             (
                 StoreError::Rejected("CHECK failed".into()).into(),
                 "the quota store rejected the call; nothing was written, do not retry: CHECK failed",

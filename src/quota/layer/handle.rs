@@ -110,7 +110,8 @@ impl Quotas {
     }
 
     /// Commits a [detached](Reservation::detach) reservation once: charges the `actual` amounts, and the reserved
-    /// amount of each kind that `actual` does not name.
+    /// amount of each kind that `actual` does not name. A later commit changes nothing, and returns the amounts that the
+    /// first one charged.
     ///
     /// # Errors
     /// If it was rolled back before or is not known any more, or the store does not answer.
@@ -152,7 +153,8 @@ impl Quotas {
     /// records nothing.
     ///
     /// # Errors
-    /// If no plan of the layer counts a unit among `amounts`, or the store does not answer; memory always does.
+    /// If no plan of the layer counts a unit among `amounts`, a counter would exceed 2^53 - 1, or the store does not answer;
+    /// memory always does. Nothing is recorded then: not a part of an amount, and no other amount.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

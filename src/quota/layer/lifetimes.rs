@@ -25,7 +25,7 @@ impl QuotaLayer {
         self.with(|config| config.account.job_horizon = horizon)
     }
 
-    /// Sets the number of jobs of one client that are remembered; default 65,536, whose ids take 4 MB.
+    /// Sets the number of jobs of one client that are remembered; default 65,536, which take about 8 MB.
     ///
     /// A client at this number is refused until some of its jobs are [forgotten](Self::job_retention), because a job
     /// that is not remembered could be charged twice.

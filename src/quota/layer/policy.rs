@@ -18,9 +18,10 @@ use super::{
     settings::{OnExpiry, QuotaConfig},
 };
 use crate::{
+    error::ConfigError,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Name},
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
@@ -66,21 +67,20 @@ pub(super) struct Common {
 }
 
 impl QuotaPolicy {
-    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Result<Self, ConfigError> {
         let charge_expired = match settings.on_expiry {
             Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.clients.most, account, settings.on_failure);
-        let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
+        let store = settings.store.0.open(settings.room(), account, settings.on_failure)?;
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units, retired: Mutex::default() });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
-        Self { plans, client_plans: ClientPlans::new(&common), clients, common }
+        Ok(Self { plans, client_plans: ClientPlans::new(&common), clients, common })
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
@@ -187,7 +187,9 @@ impl QuotaPolicy {
 
     pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
         let (reason, wait) = match refused {
-            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => (Reason::Unidentified, None),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
+                (Reason::Unidentified, None)
+            }
             AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
             AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
             AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),
@@ -313,6 +315,7 @@ impl Common {
 /// Emits an event of the store for which no caller waits.
 fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
+    let network: Option<Name>;
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
@@ -320,6 +323,10 @@ fn emit(context: &PolicyContext, event: &StoreEvent) {
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::CohortFull(cohort) => {
+            network = cohort.network();
+            Event::CohortFull { policy, network: network.as_ref() }
+        }
         StoreEvent::Merged { records, duplicates } => {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }

@@ -37,7 +37,22 @@ pub struct Reservation {
 }
 
 /// Outcome of closing a reservation by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{Client, CloseOutcome, Kind, Period, Plan, Quota, QuotaLayer};
+///
+/// let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
+/// let id = quotas.reserve(&Client::named("alice"), ("tokens", 800)).await.unwrap().detach();
+/// for counted in [317, 299] {
+///     match quotas.commit(&id, ("tokens", counted)).await.unwrap() {
+///         CloseOutcome::AlreadyClosed { charged } => assert_eq!(charged.get(&Kind::from("tokens")), Some(317)),
+///         first => assert_eq!(first, CloseOutcome::Closed),
+///     }
+/// }
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
     /// It was open and is closed now.
@@ -46,8 +61,12 @@ pub enum CloseOutcome {
     /// period in which the commit arrives; amounts that
     /// were returned stay returned.
     Expired,
-    /// It had been closed in the same way before; nothing has changed.
-    AlreadyClosed,
+    /// It had been closed in the same way before; nothing has changed, whatever amounts this call names.
+    AlreadyClosed {
+        /// Amounts that stand: those that the first commit charged, sorted by kind. A kind of which nothing was charged is
+        /// missing, so that nothing is here after a rollback.
+        charged: Amounts,
+    },
 }
 
 /// Reason why a reservation cannot be closed in this way.
@@ -189,11 +208,15 @@ impl QuotaPolicy {
         warn(&self.common.context, &near);
         match (ending, actual) {
             (CloseResult::Closed, _) => Ok(CloseOutcome::Closed),
-            (CloseResult::Expired, _) | (CloseResult::AlreadyClosed(Stage::Expired), None) => Ok(CloseOutcome::Expired),
-            (CloseResult::AlreadyClosed(Stage::Committed), Some(_))
-            | (CloseResult::AlreadyClosed(Stage::RolledBack), None) => Ok(CloseOutcome::AlreadyClosed),
-            (CloseResult::AlreadyClosed(Stage::Committed), None) => Err(ReservationError::Committed),
-            (CloseResult::AlreadyClosed(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),
+            (CloseResult::Expired, _) | (CloseResult::AlreadyClosed(Stage::Expired, _), None) => {
+                Ok(CloseOutcome::Expired)
+            }
+            (CloseResult::AlreadyClosed(Stage::Committed, charged), Some(_))
+            | (CloseResult::AlreadyClosed(Stage::RolledBack, charged), None) => {
+                Ok(CloseOutcome::AlreadyClosed { charged })
+            }
+            (CloseResult::AlreadyClosed(Stage::Committed, _), None) => Err(ReservationError::Committed),
+            (CloseResult::AlreadyClosed(Stage::RolledBack, _), Some(_)) => Err(ReservationError::RolledBack),
             _ => Err(ReservationError::Unknown),
         }
     }
@@ -229,7 +252,7 @@ impl From<StoreError> for ReservationError {
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
             // These accounts do not have it.
-            StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
+            StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount => Self::Unknown,
         }
     }
 }
@@ -247,7 +270,8 @@ impl From<StoreError> for ReservationError {
 /// let written = id.to_string();
 /// assert_eq!(quotas.commit(&id, ("tokens", 317)).await, Ok(CloseOutcome::Closed));
 /// let read: ReservationId = written.parse().unwrap();
-/// assert_eq!(quotas.commit(&read, ("tokens", 317)).await, Ok(CloseOutcome::AlreadyClosed)); // nothing is charged twice
+/// let again = CloseOutcome::AlreadyClosed { charged: ("tokens", 317).into() }; // nothing is charged twice
+/// assert_eq!(quotas.commit(&read, ("tokens", 317)).await, Ok(again));
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

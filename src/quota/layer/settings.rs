@@ -14,7 +14,7 @@ use crate::{
     head::RequestHead,
     identity::Client,
     kind::Kind,
-    quota::{Limit, Plan, account::AccountSettings, store::QuotaStore},
+    quota::{Limit, Plan, account::AccountSettings, memory::RoomSettings, store::QuotaStore},
 };
 
 /// Settings of a [`QuotaLayer`](crate::QuotaLayer).
@@ -35,6 +35,10 @@ pub(super) struct QuotaConfig {
     pub(super) on_expiry: Option<OnExpiry>,
     pub(super) store: QuotaStore,
     pub(super) on_failure: OnFailure,
+    /// Greatest number of accounts of one cohort; `None` for a part of all accounts.
+    pub(super) most_of_cohort: Option<usize>,
+    /// Plan of the accounts that newcomers share; `None` for the plan of each.
+    pub(super) overflow: Option<Plan>,
 }
 
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
@@ -159,7 +163,26 @@ impl QuotaConfig {
             on_expiry: None,
             store: QuotaStore::memory(),
             on_failure: OnFailure::FailClosed,
+            most_of_cohort: None,
+            overflow: None,
         }
+    }
+
+    /// Returns the bounds of the accounts.
+    pub(super) fn room(&self) -> RoomSettings {
+        let (most, guarantees) = (self.clients.most, self.clients.identify.guarantees());
+        RoomSettings {
+            most,
+            most_of_cohort: self.most_of_cohort.unwrap_or_else(|| RoomSettings::default_of_cohort(most)),
+            // Without another kind of client that needs room, they may have all of it.
+            bounds_claimed: !guarantees.verified && !guarantees.one_kind,
+            overflow: self.shared_plan().cloned().map(Arc::new),
+        }
+    }
+
+    /// Returns the plan of the accounts that newcomers share, if it is not the plan of each. A ledger has room for all.
+    pub(super) fn shared_plan(&self) -> Option<&Plan> {
+        self.overflow.as_ref().filter(|_| !self.store.0.bills())
     }
 
     /// Returns the units that the plans count.
@@ -168,7 +191,7 @@ impl QuotaConfig {
     }
 
     fn all_plans(&self) -> impl Iterator<Item = &Plan> {
-        self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan))
+        self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan)).chain(self.shared_plan())
     }
 
     /// Checks that the identity suits the plan, and that a ledger can store the plan.
@@ -207,18 +230,16 @@ impl QuotaConfig {
 impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.all_plans() {
-            self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
-        }
+    fn build(&self, context: &PolicyContext) -> Result<Arc<QuotaPolicy>, ConfigError> {
+        self.all_plans().try_for_each(|plan| self.check(plan))?;
         let units = self.units();
-        if let Some((unit, _)) = self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
-            panic!(
-                "{}",
-                ConfigError::quoted("unit of .cost()", "be one that a plan of the layer counts", unit.as_str())
-            );
+        match self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
+            Some((unit, _)) => {
+                let must = "be one that a plan of the layer counts";
+                Err(ConfigError::quoted("unit of .cost()", must, unit.as_str()))
+            }
+            None => QuotaPolicy::new(self.clone(), context.clone()).map(Arc::new),
         }
-        Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }
 }
 

@@ -13,8 +13,9 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
         account::{AccountSettings, CloseResult, Job, Now},
+        memory::RoomSettings,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
             PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
@@ -105,6 +106,10 @@ impl QuotaBackend for Troubled {
         self.late()
     }
 
+    fn credit(&self, _: &AccountContext<'_>, _: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>> {
+        self.late()
+    }
+
     fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         self.late()
     }
@@ -123,7 +128,7 @@ impl QuotaBackend for Troubled {
 }
 
 impl BackendFactory for Troubled {
-    fn open(&self, _: usize, _: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+    fn open(&self, _: RoomSettings, _: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         Ok(Arc::new(Self(self.0.clone())))
     }
 
@@ -137,7 +142,7 @@ fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     let usual = layer.handle().0;
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
-    Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
+    Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()).unwrap())
 }
 
 /// Every failure, and the errors that it becomes.
@@ -182,6 +187,7 @@ async fn failed_store_returns_errors_from_reads_and_changes() {
             quotas.record(&alice, ("queries", 1)).await,
             quotas.reset(&alice, "queries").await,
             quotas.reset_all(&alice).await,
+            quotas.credit(&alice, "7", "queries", 1, "").await.map(drop),
             quotas.grant(&alice, grant).await.map(drop),
             quotas.revoke(&alice, GrantId(1)).await.map(drop),
         ] {

@@ -8,6 +8,12 @@
 //! in passing, so that no task and no timer is needed: every sixteenth request to a shard visits one account of the next
 //! shard, and a newcomer visits some of its own. Without requests, [`QuotaBackend::forget_idle`] forgets them.
 //!
+//! # Cohorts
+//! A stranger with a network has more addresses than there is room for accounts. Each [cohort](crate::identity::Cohort) of
+//! clients therefore has room for a part of the accounts. When it has that, its newcomers share accounts with each other,
+//! and those of other cohorts have accounts of their own. No account that exists is merged or lost. Counts of cohorts have
+//! locks of their own, under which no other lock is taken.
+//!
 //! # Work under a lock
 //! A lock is held for a bounded number of steps. If more reservations of a client are overdue than one call expires, the
 //! call releases the lock, lets other threads in, and goes on, before it decides. Each reservation expires once, and a
@@ -17,19 +23,28 @@
 //! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
 //! twice, its account is forgotten only once its windows have passed by the monotonic clock too.
 
+mod room;
 mod shard;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{hash::RandomState, sync::Arc};
+use std::{
+    hash::RandomState,
+    sync::{Arc, OnceLock},
+};
 
+pub(crate) use room::RoomSettings;
+use room::{NoRoom, Place, Room};
 use shard::Shard;
+use shared::SharedAccounts;
 
 use super::{
+    Plan,
     account::{Account, AccountSettings, Now},
     layer::OnFailure,
-    store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
+    store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
 use crate::{
     error::ConfigError,
@@ -44,31 +59,37 @@ pub(crate) struct Accounts {
     number: u64,
     /// Key of the proofs in the ids of reservations.
     proofs: RandomState,
-    shards: Box<[Padded]>,
+    shards: Box<[Padded<Shard>]>,
+    room: Arc<Room>,
     shared: Box<SharedState>,
     settings: AccountSettings,
-    most: usize,
+    /// Plan of shared accounts; `None` for the plan of each client.
+    overflow: Option<Arc<Plan>>,
+    listener: OnceLock<StoreListener>,
 }
 
 #[repr(align(64))]
-struct Padded(Spin<Shard>);
+struct Padded<T>(Spin<T>);
 
 struct SharedState {
-    live: AtomicUsize,
     /// Number of shards swept in passing; the next one is at this index, modulo the number of shards.
     hand: AtomicUsize,
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
-    /// One account for each plan, for the clients without room.
-    shared_accounts: Spin<Vec<Account>>,
+    accounts: Spin<SharedAccounts>,
 }
 
 /// Factory of accounts in memory.
 pub(crate) struct InMemory;
 
 impl BackendFactory for InMemory {
-    fn open(&self, most: usize, settings: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        Ok(Accounts::new(most, settings))
+    fn open(
+        &self,
+        room: RoomSettings,
+        settings: AccountSettings,
+        _: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        Ok(Accounts::new(room, settings))
     }
 
     fn bills(&self) -> bool {
@@ -85,33 +106,36 @@ const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
 
 impl Accounts {
-    /// Creates accounts with room for `most` clients.
-    pub(crate) fn new(most: usize, settings: AccountSettings) -> Arc<Self> {
+    /// Creates accounts with this room.
+    pub(crate) fn new(room: RoomSettings, settings: AccountSettings) -> Arc<Self> {
         let shared = SharedState {
-            live: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             granted: AtomicU64::new(1),
-            shared_accounts: Spin::new(Vec::new()),
+            accounts: Spin::new(SharedAccounts::default()),
         };
-        let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+        let shards = (room.most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+        let (room, overflow) = (Arc::new(Room::new(&room, shards)), room.overflow);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
         Arc::new(Self {
             number: fastrand::u64(..),
             proofs: RandomState::new(),
             shards,
+            room,
             shared: Box::new(shared),
             settings,
-            most,
+            overflow,
+            listener: OnceLock::new(),
         })
     }
 
-    /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room.
+    /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room. A cohort that
+    /// begins to share accounts is reported.
     #[inline]
     fn with<T>(
         &self,
         context: &AccountContext<'_>,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
-        full: impl FnOnce() -> T,
+        full: impl FnOnce(NoRoom) -> T,
     ) -> T {
         let now = context.now;
         loop {
@@ -120,10 +144,16 @@ impl Accounts {
             if shard.turn_of_sweep() {
                 self.sweep_next(&mut shard, now);
             }
-            let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
-            let Some(slot) = slot else {
-                drop(shard);
-                return full();
+            let slot = match shard.find(context.client.digest()) {
+                Some(slot) => slot,
+                None => match self.insert(&mut shard, context, now) {
+                    Ok(slot) => slot,
+                    Err(no_room) => {
+                        drop(shard);
+                        self.report(no_room); // without a lock: an observer may ask for an account itself
+                        return full(no_room);
+                    }
+                },
             };
             shard.see(slot, context.client);
             let (account, generation) = shard.account(slot);
@@ -163,12 +193,23 @@ impl Accounts {
         }
     }
 
-    /// Whether a client has an account, or there is room to create it.
-    fn has_room_for(&self, context: &AccountContext<'_>) -> bool {
+    /// Returns the bound that leaves a client without an account of its own, if there is one.
+    fn lacks_room(&self, context: &AccountContext<'_>) -> Option<NoRoom> {
         let (_, mut shard) = self.shard(context.client);
-        shard.find(context.client.digest()).is_some()
-            || self.shared.live.load(Ordering::Relaxed) < self.most
-            || self.sweep_some(&mut shard, context.now)
+        match shard.find(context.client.digest()) {
+            Some(_) => None,
+            None => self.make_room(&mut shard, context.client, context.now).err(),
+        }
+    }
+
+    /// Reports a cohort that has its part of the accounts, once until it has half of it.
+    #[cold]
+    fn report(&self, no_room: NoRoom) {
+        if let (NoRoom::InCohort(cohort), Some(listener)) = (no_room, self.listener.get())
+            && self.room.begins_to_share(cohort)
+        {
+            listener(&StoreEvent::CohortFull(cohort));
+        }
     }
 
     /// Runs `work` on the account that clients without room share.
@@ -176,22 +217,21 @@ impl Accounts {
     fn with_shared<T>(
         &self,
         context: &AccountContext<'_>,
+        no_room: NoRoom,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
-        let now = context.now;
+        let cohort = match no_room {
+            NoRoom::InAll => None,
+            NoRoom::InCohort(cohort) => Some(cohort),
+        };
+        let (plan, now) = (self.overflow.as_ref().unwrap_or(context.plan), context.now);
         loop {
-            let mut shared_accounts = self.shared.shared_accounts.lock();
-            let at = shared_accounts.iter().position(|account| account.plan.name() == context.plan.name());
-            let slot = at.unwrap_or_else(|| {
-                shared_accounts.push(Account::new(context.plan));
-                shared_accounts.len() - 1
-            });
-            let account = &mut shared_accounts[slot];
-            if account.advance(context.plan, now, &self.settings) {
-                let slot = u32::try_from(slot).unwrap_or(CROWD);
-                return work(account, now, AccountAddress { shard: CROWD, slot, generation: 0 });
+            let mut accounts = self.shared.accounts.lock();
+            let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
+            if account.advance(plan, now, &self.settings) {
+                return work(account, now, AccountAddress { shard: CROWD, slot, generation });
             }
-            drop(shared_accounts);
+            drop(accounts);
             yield_now(); // other threads wait for this lock
         }
     }
@@ -200,8 +240,10 @@ impl Accounts {
     #[inline]
     fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> u64) -> NearLimits {
         if address.shard == CROWD {
-            let mut shared_accounts = self.shared.shared_accounts.lock();
-            let Some(account) = shared_accounts.get_mut(address.slot as usize) else { return NearLimits::default() };
+            let mut accounts = self.shared.accounts.lock();
+            let Some(account) = accounts.get_mut(address.slot, address.generation) else {
+                return NearLimits::default();
+            };
             let warned = work(None, account);
             return NearLimits::of(None, account.warnings(warned));
         }
@@ -213,30 +255,24 @@ impl Accounts {
         NearLimits::of(Some(client), account.warnings(warned))
     }
 
-    fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
-        // Counted before it is created, so that the bound holds.
-        let more = |live| (live < self.most).then_some(live + 1);
-        let count = || self.shared.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+    fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Result<u32, NoRoom> {
         for _ in 0..VISITED_BY_NEWCOMER {
-            self.forget_one(shard, now, false);
+            shard.sweep_one(now, &self.settings, None);
         }
-        let has_room = count() || (self.sweep_some(shard, now) && count());
-        has_room.then(|| shard.insert(context.client, context.plan))
+        let place = self.make_room(shard, context.client, now)?;
+        Ok(shard.insert(context.client, context.plan, place))
     }
 
-    /// Visits some accounts to forget one; returns whether it did.
-    fn sweep_some(&self, shard: &mut Shard, now: Now) -> bool {
-        (0..LOOK_AT).any(|_| self.forget_one(shard, now, true))
-    }
-
-    /// Visits one account, and forgets it if it is blank.
-    #[cold]
-    fn forget_one(&self, shard: &mut Shard, now: Now, needed: bool) -> bool {
-        let forgotten = shard.sweep_one(now, &self.settings, needed);
-        if forgotten {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+    /// Takes the place of a client's account. If there is none, it visits some accounts to forget one that makes room.
+    fn make_room(&self, shard: &mut Shard, client: &Client, now: Now) -> Result<Place, NoRoom> {
+        let mut taken = self.room.take(client);
+        for _ in 0..LOOK_AT {
+            let Err(no_room) = taken else { break };
+            if shard.sweep_one(now, &self.settings, Some(no_room)) {
+                taken = self.room.take(client);
+            }
         }
-        forgotten
+        taken
     }
 
     /// Visits one account of the next shard, or of this one if the next one is in use.
@@ -245,8 +281,8 @@ impl Accounts {
         // This thread holds a shard, so it waits for no other one.
         let next = self.shared.hand.fetch_add(1, Ordering::Relaxed) & (self.shards.len() - 1);
         match self.shards[next].0.try_lock() {
-            Some(mut next) => self.forget_one(&mut next, now, false),
-            None => self.forget_one(shard, now, false),
+            Some(mut next) => next.sweep_one(now, &self.settings, None),
+            None => shard.sweep_one(now, &self.settings, None),
         };
     }
 

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use super::room::{NoRoom, Place};
 use crate::{
     identity::{Client, Digest},
     quota::{
@@ -33,6 +34,7 @@ struct AccountSlot {
 struct ClientAccount {
     client: Client,
     account: Account,
+    place: Place,
 }
 
 /// Number of operations between two visits to other accounts.
@@ -69,14 +71,14 @@ impl Shard {
         }
     }
 
-    /// Creates an account.
-    pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>) -> u32 {
+    /// Creates an account in a place that it gives back when it is forgotten.
+    pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>, place: Place) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(AccountSlot::default());
             u32::try_from(self.slots.len() - 1).expect("there are fewer than 2^32 clients")
         });
         self.slots[slot as usize].entry =
-            Some(Box::new(ClientAccount { client: client.clone(), account: Account::new(plan) }));
+            Some(Box::new(ClientAccount { client: client.clone(), account: Account::new(plan), place }));
         self.index.insert(client.digest(), slot);
         slot
     }
@@ -89,18 +91,19 @@ impl Shard {
     }
 
     /// Moves the hand to the next account, and forgets that account if it is blank: once its windows have passed by the
-    /// monotonic clock too, or at once if the room is `needed`. Returns whether it did.
+    /// monotonic clock too, or at once if its room is `needed`. Returns whether it did.
     #[cold]
-    pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings, needed: bool) -> bool {
+    pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings, needed: Option<NoRoom>) -> bool {
         if self.slots.is_empty() {
             return false;
         }
         self.hand = (self.hand + 1) % self.slots.len();
         let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
+        let is_needed = needed.is_some_and(|needed| there.place.makes_room(needed));
         if !there.account.expire(now, settings)
             || !there.account.is_blank(now.wall)
-            || !(needed || there.account.is_stale(now.moment))
+            || !(is_needed || there.account.is_stale(now.moment))
         {
             return false;
         }
@@ -118,6 +121,12 @@ impl Shard {
     /// Returns the number of slots, occupied or not.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Returns the place of each account.
+    #[cfg(all(test, not(tollgate_loom)))]
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).map(|entry| &entry.place)
     }
 
     /// Returns the client and the account in a slot.

@@ -2,17 +2,17 @@
 
 use std::hash::BuildHasher;
 
-use super::{Accounts, CROWD};
+use super::{Accounts, CROWD, room::NoRoom};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::{Client, Tier},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
         account::{Account, CloseResult, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
-            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
+            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
         },
     },
     sync::Ordering,
@@ -23,7 +23,11 @@ impl QuotaBackend for Accounts {
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
         let admit = |account: &mut Account, now: Now, address: AccountAddress| {
             let shared = address.shard == CROWD;
-            let taken = match account.admit(&request.charge, now, &self.settings) {
+            let mut charge = request.charge;
+            if shared && self.overflow.is_some() {
+                charge.each = &[]; // it follows the limits of the client's own plan
+            }
+            let taken = match account.admit(&charge, now, &self.settings) {
                 Ok(taken) => taken,
                 Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
@@ -44,7 +48,7 @@ impl QuotaBackend for Accounts {
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
-        self.with(&request.account, admit, || self.with_shared(&request.account, admit))
+        self.with(&request.account, admit, |no_room| self.with_shared(&request.account, no_room, admit))
     }
 
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
@@ -162,22 +166,25 @@ impl QuotaBackend for Accounts {
         job: &Job,
         outcome: JobOutcome,
     ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
-        let settled = self.change(context, |account| account.settle_job(job, outcome));
+        let settled = self.change(context, |account| account.settle_job(job, outcome, context.now));
         // Charged while there was no room for the client, under whichever plan.
         let shared = || {
-            let mut shared_accounts = self.shared.shared_accounts.lock();
-            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome))
+            let mut accounts = self.shared.accounts.lock();
+            accounts.iter_mut().find_map(|account| account.settle_job(job, outcome, context.now))
         };
         MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
+            if let Err(invalid) = account.check_record(amounts) {
+                return MaybeFuture::Ready(Err(StoreError::Invalid(invalid)));
+            }
             let warned = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
-        self.with(context, record, || self.with_shared(context, record))
+        self.with(context, record, |no_room| self.with_shared(context, no_room, record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -192,9 +199,11 @@ impl QuotaBackend for Accounts {
     }
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
-        let (violations, shared) = match self.has_room_for(context) {
-            true => (self.look(context, |account| account.violations(amounts, context.now)), false),
-            false => (self.with_shared(context, |account, now, _| account.violations(amounts, now)), true),
+        let (violations, shared) = match self.lacks_room(context) {
+            None => (self.look(context, |account| account.violations(amounts, context.now)), false),
+            Some(no_room) => {
+                (self.with_shared(context, no_room, |account, now, _| account.violations(amounts, now)), true)
+            }
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
     }
@@ -239,17 +248,37 @@ impl QuotaBackend for Accounts {
     }
 
     fn reset(&self, context: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
-        let reset = self.change(context, |account| account.reset(limit));
-        MaybeFuture::Ready(reset.unwrap_or_else(|| context.plan.check_name(limit)).map_err(StoreError::Invalid))
+        let unknown =
+            || Err(context.plan.check_name(limit).map_or_else(StoreError::Invalid, |()| StoreError::UnknownAccount));
+        let reset = self.change(context, |account| account.reset(limit).map_err(StoreError::Invalid));
+        MaybeFuture::Ready(reset.unwrap_or_else(unknown))
+    }
+
+    fn credit(
+        &self,
+        context: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let id = self.digester().digest("credit", [request.id.as_bytes()]);
+        let credit = |account: &mut Account| account.credit(id, request, context.now, &self.settings);
+        let credited = self.change(context, credit).ok_or(StoreError::UnknownAccount);
+        MaybeFuture::Ready(credited.and_then(|credited| credited.map_err(StoreError::Invalid)))
     }
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
-        let full = || {
-            Err(ConfigError::message(format!(
-                "no room for the account of the grant, all {} are taken; raise .max_clients()",
-                self.most
-            )))
+        let full = |no_room| {
+            Err(ConfigError::message(match no_room {
+                NoRoom::InAll => format!(
+                    "no room for the account of the grant, all {} are taken; raise .max_clients()",
+                    self.room.most
+                ),
+                NoRoom::InCohort(_) => format!(
+                    "no room for the account of the grant, its network has the {} that one may have; \
+                     raise .max_clients_per_network()",
+                    self.room.most_of_cohort
+                ),
+            }))
         };
         let granted = self.with(context, |account, now, _| account.grant(id, &grant, now), full);
         MaybeFuture::Ready(granted.map(|()| id).map_err(StoreError::Invalid))
@@ -274,7 +303,7 @@ impl QuotaBackend for Accounts {
                 return Some((number as u64 + 1) << 32);
             }
             for _ in 0..some {
-                self.forget_one(&mut shard, now, false);
+                shard.sweep_one(now, &self.settings, None);
             }
             (seen, left) = (seen + some, left.saturating_sub(some));
         }
@@ -282,7 +311,11 @@ impl QuotaBackend for Accounts {
     }
 
     fn population(&self) -> (usize, usize) {
-        (self.shared.live.load(Ordering::Relaxed), self.most)
+        (self.room.live(), self.room.most)
+    }
+
+    fn listen(&self, listener: StoreListener) {
+        let _ = self.listener.set(listener); // a store has one listener
     }
 }
 

@@ -5,6 +5,7 @@ mod endpoints;
 mod handler;
 mod identity;
 mod jobs;
+mod networks;
 mod passed_on;
 mod scene;
 mod slots;

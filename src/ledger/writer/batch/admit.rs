@@ -89,6 +89,7 @@ impl Attempt<'_, '_> {
                 // As of the time of that commit: the start of the latest of its windows lies in all of them.
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
+                self.batch.begun.insert((self.command.key.clone(), attempt));
                 let (account, now) = self.account();
                 let since = AdmittedAt { at: at.unwrap_or(now), epoch: epoch.unwrap_or_else(|| account.epoch()) };
                 Reply::Admitted(Box::new(AdmitReply::new(attempt, since)))
@@ -96,6 +97,7 @@ impl Attempt<'_, '_> {
             CommandKind::Settle(settle) => self.settled_before(Some(settle.attempt), &settle.end),
             CommandKind::SettleOf { of, settle } => self.settled_before(self.rows().attempt_of(*of), &settle.end),
             CommandKind::Record { .. } => Reply::Recorded(Vec::new()),
+            CommandKind::Credit { .. } => self.credited(false).map_or(Reply::UnknownAccount, Reply::Credited),
             CommandKind::Grant { grant, .. } => Reply::Granted(GrantId(grant.id)),
             CommandKind::Revoke { .. } => Reply::Revoked(true),
             CommandKind::SettleJob { .. } => Reply::Job(Some(JobState::Unknown)),

@@ -36,6 +36,12 @@ impl Attempt<'_, '_> {
         (self.batch.accounts.entry(Arc::clone(tenant)).or_default(), self.batch.now)
     }
 
+    /// Whether nothing was ever written in the account, neither before the batch nor by earlier commands of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        let tenant = &self.command.key.tenant;
+        self.batch.created.contains(tenant) && !self.batch.writes.rows.iter().any(|row| row.key.tenant == *tenant)
+    }
+
     /// Returns all rows of the job.
     pub(super) fn rows(&self) -> JobRows<'_> {
         JobRows(self.batch.rows.get(&self.command.key).map_or(&[], Vec::as_slice))

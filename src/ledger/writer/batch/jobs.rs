@@ -14,6 +14,7 @@ impl Attempt<'_, '_> {
         // As in `open`: an earlier command of the batch ended this number before the attempt existed.
         self.batch.writes.finished.retain(|(finished, number)| *finished != key || *number != attempt);
         self.batch.unfinished.insert((key.clone(), attempt), until);
+        self.batch.begun.insert((key.clone(), attempt));
         self.batch.writes.begun.push(UnfinishedJob { key, attempt, until });
     }
 
@@ -49,10 +50,10 @@ impl Attempt<'_, '_> {
 
     /// Settles the attempt if its outcome is unknown; `running` if its work is under way in this process.
     pub(super) fn settle_job(&mut self, plan: &Plan, outcome: JobOutcome, running: bool) -> Reply {
-        let begins = |job: &UnfinishedJob| job.attempt == self.number && job.key == self.command.key;
+        let begins = self.batch.begun.contains(&(self.command.key.clone(), self.number));
         let state = match self.status() {
             JobStatus::Unknown | JobStatus::Voided => return Reply::Job(None),
-            _ if running || self.batch.writes.begun.iter().any(begins) => JobState::Running,
+            _ if running || begins => JobState::Running,
             _ if self.is_unfinished().is_none() => JobState::Done,
             _ => JobState::Unknown,
         };

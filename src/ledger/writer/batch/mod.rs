@@ -80,20 +80,24 @@ struct Batch {
     rows: HashMap<Key, Vec<Row>>,
     /// Attempts whose work has no recorded end, with the times until which it may be under way.
     unfinished: HashMap<(Key, u32), u64>,
+    /// Attempts that the batch begins, or finds begun by a commit whose result was lost. Their callers have no reply yet.
+    begun: HashSet<(Key, u32)>,
     /// Jobs of spooled commands: later commands of the batch look up the rows that it writes for them.
     spooled: HashSet<Key>,
     writes: Writes,
+    /// Accounts that the transaction created.
+    created: Vec<Arc<str>>,
 }
 
 /// Decides all commands. The replies hold once the writes are durable.
 pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
-    let Loaded { now, accounts, rows, unfinished, sealed, .. } = loaded;
+    let Loaded { now, accounts, rows, unfinished, sealed, created, .. } = loaded;
     let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
     let spooled = spooled.map(|command| command.key.clone()).collect();
     let unfinished = unfinished.into_iter().map(|job| ((job.key, job.attempt), job.until)).collect();
-    let (rows_of, writes) = (HashMap::new(), Writes::default());
-    let mut batch = Batch { now, sealed, accounts, rows: rows_of, unfinished, spooled, writes };
+    let (rows_of, begun, writes) = (HashMap::new(), HashSet::new(), Writes::default());
+    let mut batch = Batch { now, sealed, accounts, rows: rows_of, unfinished, begun, spooled, writes, created };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
@@ -105,6 +109,10 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
     let replies = commands.iter().map(decide).collect();
     for (tenant, account) in batch.accounts {
         account.write(&tenant, batch.now, &mut batch.writes);
+    }
+    if !batch.created.is_empty() && !batch.writes.is_empty() {
+        let used: HashSet<_> = batch.writes.rows.iter().map(|row| &row.key.tenant).collect();
+        batch.writes.unused = batch.created.iter().filter(|tenant| !used.contains(tenant)).cloned().collect();
     }
     (batch.writes, replies)
 }
@@ -135,6 +143,7 @@ impl Attempt<'_, '_> {
             CommandKind::Expire { attempt, charge, .. } => self.at(*attempt).expire(*charge),
             CommandKind::Renew { attempt, since, ttl } => self.at(*attempt).renew(*since, *ttl),
             CommandKind::Reset { plan, limit } => self.reset(plan, limit.as_deref()),
+            CommandKind::Credit { plan, request } => self.credit(plan, request),
             CommandKind::Grant { plan, grant } => self.grant(plan, grant),
             CommandKind::Revoke { grant } => self.revoke(*grant),
             CommandKind::Probe => Reply::Done,

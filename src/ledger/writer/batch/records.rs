@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use super::Attempt;
 use crate::{
+    kind::Kind,
     ledger::writer::{Detail, EntryKind, JobStatus, Reply, ReservationRow, counter::Posting},
-    quota::{Amounts, GrantId, Plan, account::GrantState},
+    quota::{Amounts, CreditRequest, Credited, GrantId, Plan, account::GrantState},
 };
 
 impl Attempt<'_, '_> {
     pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts) -> Reply {
         let (account, now) = self.account();
+        if let Err(invalid) = account.check_record(plan, amounts, now) {
+            return Reply::Invalid(invalid);
+        }
         let (postings, near) = account.record(plan, amounts, now);
         self.write(EntryKind::Record, 0, postings);
         Reply::Recorded(near)
@@ -26,6 +30,9 @@ impl Attempt<'_, '_> {
     }
 
     pub(super) fn reset(&mut self, plan: &Plan, limit: Option<&str>) -> Reply {
+        if self.is_unknown() {
+            return plan.check_name(limit).map_or_else(Reply::Invalid, |()| Reply::UnknownAccount);
+        }
         let (account, now) = self.account();
         let mut postings = match account.reset(plan, limit, now) {
             Ok(postings) => postings,
@@ -40,6 +47,35 @@ impl Attempt<'_, '_> {
             self.write(EntryKind::Reset, part, [posting]);
         }
         Reply::Done
+    }
+
+    pub(super) fn credit(&mut self, plan: &Plan, request: &CreditRequest) -> Reply {
+        if let Some(stands) = self.credited(true) {
+            return Reply::Credited(stands);
+        }
+        if self.is_unknown() {
+            return Reply::UnknownAccount;
+        }
+        let CreditRequest { kind, amount, reason, .. } = request;
+        let (account, now) = self.account();
+        let mut postings = account.take_back(plan, kind, *amount, now);
+        if postings.is_empty() {
+            let kind = kind.as_str().into();
+            postings.push(Posting { limit: "".into(), kind, period: "".into(), window: 0, epoch: 0, amount: 0 });
+        }
+        let most = postings.iter().map(|posting| posting.amount.unsigned_abs()).max().unwrap_or(0);
+        self.detail = Some(Box::new(Detail { reason: reason.to_string(), ..Detail::default() }));
+        self.write(EntryKind::Adjust, 0, postings);
+        Reply::Credited(Credited { kind: kind.clone(), amount: most, already: false })
+    }
+
+    /// Returns the credit that stands under the id of the command. Its rows are one for each limit: the largest amount is
+    /// billed.
+    pub(super) fn credited(&self, already: bool) -> Option<Credited> {
+        let rows = || self.rows().0.iter().filter(|row| row.credit_id().is_some());
+        let kind = Kind::try_units(&rows().next()?.kind).ok()?;
+        let amount = rows().map(|row| row.amount.unsigned_abs()).max().unwrap_or(0);
+        Some(Credited { kind, amount, already })
     }
 
     pub(super) fn grant(&mut self, plan: &Plan, grant: &GrantState) -> Reply {

@@ -16,6 +16,13 @@ impl Attempt<'_, '_> {
     /// nothing.
     pub(super) fn settle_of(&mut self, of: u128, settle: &SettleCommand) -> Reply {
         let Some(attempt) = self.rows().attempt_of(of) else {
+            // A duplicate passed while the ledger was away, and did the work of a job that was cut before.
+            if settle.job == Some(JobEnd::Done)
+                && let Err(latest) = self.rows().next_attempt()
+                && self.at(latest).is_unfinished().is_some()
+            {
+                self.end_job(JobEnd::Done);
+            }
             let adds_nothing = settle.end == SettleKind::Add && settle.used.is_empty();
             let stale = settle.end != SettleKind::Void && !adds_nothing && self.is_stale();
             return if stale { Reply::Stale } else { Reply::Settled(JobStatus::Unknown, Vec::new()) };

@@ -79,7 +79,7 @@ pub(crate) enum Step {
     Connect,
     Begin(Reads),
     /// Write, as of the time that was read.
-    Write(Writes, u64),
+    Write(Box<Writes>, u64),
     Commit,
     RollBack,
     /// Drop the connection and wait for this duration plus a jitter.
@@ -230,7 +230,7 @@ impl<R> Writer<R> {
             return self.roll_back(lane);
         }
         one.phase = WriterPhase::Writing(replies);
-        Step::Write(writes, now)
+        Step::Write(Box::new(writes), now)
     }
 
     fn roll_back(&mut self, lane: Lane) -> Step {

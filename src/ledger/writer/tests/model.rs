@@ -25,8 +25,12 @@ impl Store {
         };
         let accounts = reads.tenants.iter().map(account).collect();
         let rows = self.rows.iter().filter(|row| reads.jobs.contains(&row.key)).cloned().collect();
+        let unknown = |tenant: &&Arc<str>| {
+            !self.accounts.contains_key(*tenant) && !self.rows.iter().any(|row| row.key.tenant == **tenant)
+        };
+        let created = reads.tenants.iter().filter(unknown).cloned().collect();
         let unfinished = self.unfinished.iter().filter(|job| reads.jobs.contains(&job.key)).cloned().collect();
-        Loaded { now, accounts, rows, unfinished, ..Loaded::default() }
+        Loaded { now, accounts, rows, unfinished, created, ..Loaded::default() }
     }
 
     /// Whether a row with the same unique key is stored.

@@ -154,6 +154,23 @@ fn settlement_of_other_work_leaves_the_job_unchanged() {
     assert_eq!(other(SettleKind::Add), 49);
 }
 
+/// The job was cut in another process, and a duplicate passed while the ledger was away.
+#[test]
+fn duplicate_that_passed_ends_a_job_that_was_cut() {
+    for (how, ends_it) in [(Some(JobEnd::Done), true), (Some(JobEnd::Interrupted), false), (None, false)] {
+        let mut store = Store::default();
+        let cut = AdmitCommand { job_lease: Some(0), ..admit(&hourly(100), ("requests", 7)) };
+        transact(&mut store, &[(command(2, key("acme", "one"), CommandKind::Admit(cut)), false)]);
+        let mut ended = end(6, 4, "one", SettleKind::Add, 0);
+        if let (CommandKind::SettleOf { settle, .. }, Some(how)) = (&mut ended.kind, how) {
+            settle.job = Some(how);
+        }
+        let replies = transact(&mut store, &[(pass(4, "one", 7, None, false), false), (ended, false)]);
+        assert!(matches!(replies[0], Reply::Replay(Duplicate::Unknown { may_run: false })), "{replies:?}");
+        assert_eq!((taken(&store), store.unfinished.is_empty()), (7, ends_it), "{how:?}");
+    }
+}
+
 /// Each is voided by itself, in any order, and bills nothing then.
 #[test]
 fn void_returns_one_of_two_works_under_one_id() {

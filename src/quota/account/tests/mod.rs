@@ -1,5 +1,6 @@
 mod grants;
 mod histories;
+mod jobs;
 mod reservations;
 mod stories;
 

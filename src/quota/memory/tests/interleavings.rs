@@ -94,6 +94,32 @@ fn loom_newcomers_never_pass_the_cap() {
 }
 
 #[test]
+fn loom_newcomers_of_a_cohort_never_pass_its_part() {
+    model(|| {
+        let scene = Scene::with_room(10, 1);
+        let other = scene.clone();
+        let second = thread::spawn(move || other.admit(2, ("requests", 1)).unwrap().receipt.shared);
+        let first = scene.admit(1, ("requests", 1)).unwrap().receipt.shared;
+        assert!(first ^ second.join().unwrap(), "one has an account of its own");
+        assert_eq!(scene.population(), 1);
+    });
+}
+
+#[test]
+fn loom_place_of_a_forgotten_account_is_taken_once() {
+    model(|| {
+        let scene = Scene::with_room(10, 1);
+        scene.admit(1, ("requests", 1)).map(|admission| scene.served(&admission)).unwrap();
+        let (later, sweeps) = (scene.at(HOUR), scene.at(HOUR));
+        let sweep = thread::spawn(move || sweeps.sweep());
+        assert!(!later.admit(2, ("requests", 1)).unwrap().receipt.shared);
+        sweep.join().unwrap();
+        assert!(later.admit(3, ("requests", 1)).unwrap().receipt.shared);
+        assert_eq!(later.population(), 1);
+    });
+}
+
+#[test]
 fn loom_nobody_is_forgotten_who_comes_back_in_time() {
     model(|| {
         let scene = Scene::new(10);

@@ -1,4 +1,6 @@
 mod bursts;
+#[cfg(not(tollgate_loom))]
+mod cohorts;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
@@ -6,7 +8,7 @@ mod reads;
 
 use std::{sync::Arc, time::Duration};
 
-use super::Accounts;
+use super::{Accounts, RoomSettings};
 use crate::{
     gate::MaybeFuture,
     identity::{Client, Digest},
@@ -50,13 +52,19 @@ fn client(number: u8) -> Client {
 }
 
 impl Scene {
-    /// Room for `most` clients: 10 requests an hour, 5 tokens a day, one request at a time.
     fn new(most: usize) -> Self {
+        Self::with_room(most, most)
+    }
+
+    /// Room for `most` clients, and for `most_of_cohort` of each cohort: 10 requests an hour, 5 tokens a day, one request at
+    /// a time.
+    fn with_room(most: usize, most_of_cohort: usize) -> Self {
         let plan = Plan::new("plan")
             .limit(Quota::requests(10).per(Period::hour()))
             .limit(Quota::units("tokens", 5).per(Period::day()))
             .limit(Quota::concurrent(1));
-        let accounts = Accounts::new(most, settings());
+        let room = RoomSettings { most, most_of_cohort, bounds_claimed: true, overflow: None };
+        let accounts = Accounts::new(room, settings());
         Self { accounts, plan: Arc::new(plan), now: now(0) }
     }
 
@@ -74,10 +82,14 @@ impl Scene {
     }
 
     fn admit(&self, number: u8, amounts: impl Into<Amounts>) -> Result<AdmittedCharge, AdmitError> {
-        let (client, amounts) = (client(number), amounts.into());
+        self.admit_client(&client(number), amounts)
+    }
+
+    fn admit_client(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<AdmittedCharge, AdmitError> {
+        let amounts = amounts.into();
         let ask = ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: None };
         at_once(self.accounts.admit(&AdmitRequest {
-            account: self.context(&client),
+            account: self.context(client),
             charge: ask,
             wants_nearest: false,
             wants_usage: false,

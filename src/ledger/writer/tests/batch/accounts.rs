@@ -11,7 +11,7 @@ use super::*;
 use crate::ledger::writer::account_state::AccountState;
 use crate::{
     quota::{
-        Grant, GrantId, Usage,
+        CreditRequest, Grant, GrantId, Usage,
         account::{Account, AccountSettings, ChargeRequest, ChargeScope, CloseResult, GrantState, Now},
     },
     time::Moment,
@@ -28,6 +28,7 @@ enum Step {
     GiveBack(usize),
     Add(usize, u64),
     Record([u64; 2]),
+    Credit(bool, u64),
     Minutes(u64),
     /// Moves the wall clock only.
     Back(u64),
@@ -48,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => which().prop_map(Step::GiveBack),
         2 => (which(), 1..100_u64).prop_map(|(which, tokens)| Step::Add(which, tokens)),
         2 => amounts().prop_map(Step::Record),
+        2 => (any::<bool>(), 1..300_u64).prop_map(|(tokens, amount)| Step::Credit(tokens, amount)),
         4 => prop_oneof![Just(1), Just(14), Just(15), Just(60), 1..2_000_u64].prop_map(Step::Minutes),
         1 => (1..90_u64).prop_map(Step::Back),
         1 => prop::option::of(0..3_usize).prop_map(Step::Reset),
@@ -79,6 +81,7 @@ struct History {
     moment: Moment,
     all: Vec<Both>,
     grants: u64,
+    credits: u32,
     part: u32,
 }
 
@@ -195,6 +198,20 @@ impl History {
                 self.account.record(&named(amounts), self.now());
                 self.ledger.record(named(amounts));
             }
+            Step::Credit(tokens, amount) => {
+                let kind = crate::kind::Kind::from(if tokens { "tokens" } else { "requests" });
+                self.credits += 1;
+                let id = self.credits.to_string();
+                let request = CreditRequest::try_new(&id, kind, amount, "history").unwrap();
+                let digest = crate::identity::Digest(self.credits.into());
+                let there = self.account.credit(digest, &request, self.now(), &self.settings);
+                match self.ledger.credit(&request) {
+                    Reply::Credited(here) => prop_assert_eq!(Ok(here), there),
+                    // Nothing was written in the ledger so far.
+                    Reply::UnknownAccount => prop_assert_eq!(there.map(|there| there.amount), Ok(0)),
+                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                }
+            }
             Step::Minutes(minutes) => {
                 self.moment = self.moment + Duration::from_secs(minutes * 60);
                 self.ledger.now += minutes * HOUR / 60;
@@ -246,11 +263,11 @@ fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
         charge_expired,
         max_reservations: 10_000,
         job_horizon: TTL,
-        max_jobs: 1,
+        max_jobs: 1_000,
     };
     let account = Account::new(&ledger.plan);
     let moment = Moment::from_nanos(HOUR);
-    let mut history = History { ledger, account, settings, moment, all: Vec::new(), grants: 0, part: 0 };
+    let mut history = History { ledger, account, settings, moment, all: Vec::new(), grants: 0, credits: 0, part: 0 };
     for step in steps {
         history.advance();
         history.step(step)?;

@@ -153,6 +153,11 @@ fn grant_covers_no_more_than_its_amount() {
 fn counter_above_the_bound_only_changes_by_its_rows() {
     let mut ledger = Ledger::stored(Vec::new(), vec![counter(LARGEST, 0, 0)]);
     ledger.decide(CommandKind::Record { plan: hourly(10), amounts: ("requests", 1).into() });
+    assert_eq!(ledger.entries("a"), [], "it is an error");
+    let since = AdmittedAt { at: START, epoch: u64::MAX };
+    let used = ("requests", 1).into();
+    let add = SettleCommand { plan: hourly(10), attempt: 0, since, end: SettleKind::Add, job: None, used, part: 0 };
+    ledger.decide(CommandKind::Settle(add));
     assert_eq!(ledger.of(REQUESTS), (LARGEST, 0));
     assert_eq!(ledger.entries("a"), [(0, EntryKind::Record, 0)]);
 }

@@ -13,13 +13,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     super::{
-        AdmitReply, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
+        AdmitReply, CREDIT, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
         batch::{decide, reads},
     },
     model::{Store, clashes},
     *,
 };
-use crate::ledger::writer::StoredCounter;
+use crate::{ledger::writer::StoredCounter, quota::CreditRequest};
 
 /// A ledger, its plan and the time.
 struct Ledger {
@@ -116,6 +116,11 @@ impl Ledger {
         let kind = CommandKind::Record { plan: Arc::clone(&self.plan), amounts: amounts.into() };
         let job = format!("record {}", self.commands);
         self.run(&job, kind);
+    }
+
+    fn credit(&mut self, request: &CreditRequest) -> Reply {
+        let kind = CommandKind::Credit { plan: Arc::clone(&self.plan), request: Box::new(request.clone()) };
+        self.run(&format!("{CREDIT}{}", request.id), kind)
     }
 
     fn reset(&mut self, limit: Option<&str>) -> Reply {

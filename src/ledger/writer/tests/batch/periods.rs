@@ -33,6 +33,9 @@ fn amount_voided_after_a_reset_is_not_billed() {
 #[test]
 fn reset_of_an_unused_limit_writes_a_row() {
     let mut ledger = Ledger::new(hourly(100));
+    assert!(matches!(ledger.reset(Some("requests_per_hour")), Reply::UnknownAccount));
+    assert!(ledger.writes.is_empty());
+    admitted(ledger.charge("a", Amounts::new()));
     assert!(matches!(ledger.reset(Some("requests_per_hour")), Reply::Done));
     assert!(matches!(ledger.writes.rows[..], [Row { entry: EntryKind::Reset, amount: 0, .. }]));
     assert!(matches!(ledger.reset(Some("tokens_per_hour")), Reply::Invalid(_)));

@@ -125,6 +125,18 @@ impl Book {
         }
     }
 
+    /// Enters a credit, which belongs to no work.
+    pub(super) fn credit(&mut self, command: u128, kind: usize, amount: u64, now: u64) {
+        self.lines.push(Line {
+            at: now,
+            counts_at: now,
+            job: command,
+            kind,
+            amount: -i128::from(amount),
+            limits: vec![],
+        });
+    }
+
     fn enter(&mut self, at: u64, counts_at: u64, job: u128, kind: usize, amount: i128, limits: &[Limit]) {
         if amount != 0 && !limits.is_empty() {
             self.lines.push(Line { at, counts_at, job, kind, amount, limits: limits.to_vec() });

@@ -64,6 +64,12 @@ pub(crate) enum Step {
     Record {
         amounts: Kinds,
     },
+    /// Gives back an amount, at times once more under the id of an earlier credit.
+    Credit {
+        id: usize,
+        kind: usize,
+        amount: u64,
+    },
     Reset {
         which: Option<usize>,
     },
@@ -72,7 +78,7 @@ pub(crate) enum Step {
 /// A random history.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// Calendar periods only, no resets, and a clock that goes forward: then past usage is in the book too.
+    /// Calendar periods only, no resets and credits, and a clock that goes forward: then past usage is in the book too.
     pub(super) plain: bool,
     pub(super) plan: u16,
     /// Batches, each with the minutes since the one before.
@@ -99,6 +105,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (which(), kinds()).prop_map(|(which, amounts)| Step::Add { which, amounts }),
         3 => which().prop_map(|which| Step::Expire { which }),
         2 => kinds().prop_map(|amounts| Step::Record { amounts }),
+        2 => (0..9_usize, 0..2_usize, 1..200_u64).prop_map(|(id, kind, amount)| Step::Credit { id, kind, amount }),
         2 => prop::option::of(any::<usize>()).prop_map(|which| Step::Reset { which }),
     ]
 }

@@ -13,10 +13,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    super::{Loaded, Reads, Reply, ReservationTerms, Row, Writes, batch, billed},
+    super::{CREDIT, Loaded, Reads, Reply, ReservationTerms, Row, Writes, batch, billed},
     model::Store,
     *,
 };
+use crate::quota::{CreditRequest, Credited};
 use book::Book;
 use case::{BEGINNING, CALENDAR, KINDS, Kinds, LIMITS, MINUTE, Step};
 pub(crate) use case::{Case, cases};
@@ -39,6 +40,8 @@ pub(crate) struct History {
     /// Every row in the order in which it was written, with its time.
     log: Vec<(u64, Row)>,
     times: Vec<u64>,
+    /// Ids of credits, with kinds and amounts.
+    credits: BTreeMap<usize, (usize, u64)>,
 }
 
 /// Orders of one batch, with the entries that the book makes once they are decided.
@@ -55,6 +58,8 @@ enum Told {
     Add(u128, Kinds, [Vec<usize>; 2]),
     Expire(u128, bool),
     Record(Kinds, [Vec<usize>; 2]),
+    /// Id, kind and amount of a credit.
+    Credit(usize, usize, u64),
     Reset,
 }
 
@@ -76,6 +81,7 @@ impl History {
             book: Book::default(),
             log: Vec::new(),
             times: Vec::new(),
+            credits: BTreeMap::new(),
         };
         history.set_plan(case.plan);
         history
@@ -188,6 +194,14 @@ impl History {
                 CommandKind::Record { plan, amounts: named(amounts) },
                 Told::Record(amounts, counting),
             ),
+            Step::Credit { id: credit, kind, amount } => {
+                if self.plain {
+                    return None;
+                }
+                let request = CreditRequest::try_new(&credit.to_string(), KINDS[kind].into(), amount, "").unwrap();
+                let key = self.key(&format!("{CREDIT}{credit}"));
+                (key, CommandKind::Credit { plan, request: Box::new(request) }, Told::Credit(credit, kind, amount))
+            }
             Step::Reset { which } => {
                 if self.plain {
                     return None;
@@ -238,6 +252,17 @@ impl History {
             Told::Add(of, amounts, counting) => book.add(of, amounts, &counting, now),
             Told::Expire(of, charge) => book.expire(of, charge, now),
             Told::Record(amounts, counting) => book.record(id, amounts, &counting, now),
+            Told::Credit(credit, kind, asked) => {
+                let Reply::Credited(Credited { kind: told, amount, already, .. }) = reply else { return };
+                let stands = self.credits.get(&credit).copied();
+                assert_eq!(already, stands.is_some());
+                assert!(amount <= asked || already);
+                if stands.is_none() {
+                    self.credits.insert(credit, (kind, amount));
+                    book.credit(id, kind, amount, now);
+                }
+                assert_eq!((told.as_str(), amount), stands.map_or((KINDS[kind], amount), |it| (KINDS[it.0], it.1)));
+            }
             Told::Reset => {}
         }
     }

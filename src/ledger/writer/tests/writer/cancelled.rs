@@ -162,3 +162,21 @@ fn settlement_by_an_operator_never_touches_a_running_job() {
         assert_eq!(scene.database.store.unfinished, []);
     }
 }
+
+/// The reply to COMMIT is lost, so that the admission and the operator's settlement are decided in one batch.
+#[test]
+fn job_whose_commit_was_lost_is_running_for_an_operator() {
+    for outcome in [JobOutcome::Done, JobOutcome::Free] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.until_commit();
+        let kind = CommandKind::SettleJob { plan: hourly(100), attempt: 0, since: START, outcome, running: false };
+        scene.writer.submit(command(4, key("acme", "a"), kind), "op").unwrap();
+        scene.lost_after_commit();
+        scene.settle_down();
+        let running = |(_, reply): &(_, Reply)| matches!(reply, Reply::Job(Some(JobState::Running)));
+        assert!(scene.told.iter().any(running), "{outcome:?}: {:?}", scene.told);
+        assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted"), ("op", "settled")], 60));
+        assert_eq!(scene.database.store.unfinished.len(), 1);
+    }
+}

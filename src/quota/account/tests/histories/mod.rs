@@ -239,7 +239,7 @@ impl History {
                 let beyond = [0, 1].map(|kind| Some(actual[kind] - entry.used[kind]).filter(|rest| *rest > 0));
                 self.enter(plain(beyond), [0; 2], None, beyond, None);
             }
-            (Stage::Committed | Stage::RolledBack | Stage::Expired, CloseResult::AlreadyClosed(before), _) => {
+            (Stage::Committed | Stage::RolledBack | Stage::Expired, CloseResult::AlreadyClosed(before, _), _) => {
                 prop_assert_eq!(before, stage)
             }
             (_, CloseResult::Unknown, _) => prop_assert!(forgotten),
