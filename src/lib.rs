@@ -79,8 +79,8 @@ pub use identity::{
 pub use kind::{Direction, Kind};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
-    ArchiveReport, BillingDrift, BillingError, BillingProvider, CreditEntry, Drift, Entries, GrantEntry, Invoice,
-    InvoiceLine, JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob,
+    ArchiveReport, BillingDrift, BillingError, BillingProvider, CreditEntry, Drift, Entries, EntryKind, GrantEntry,
+    Invoice, InvoiceLine, JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob,
     MemoryProvider, PastUsage, ReconcileReport, Spool, SpoolError, SpoolErrorKind,
 };
 pub use policy_name::PolicyName;

@@ -356,6 +356,7 @@ impl CircuitBreakerLayer {
 
     /// Returns the breaker: its state, its commands, and calls that are not requests.
     #[must_use]
+    #[track_caller]
     pub fn handle(&self) -> CircuitBreaker {
         self.0.policy().0.clone()
     }
@@ -374,11 +375,11 @@ fn positive<T: Default + PartialEq>(what: &str, value: T, zero: &str) -> T {
 impl PolicyConfig for BreakerSettings {
     type Policy = CircuitBreakerPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<CircuitBreakerPolicy> {
+    fn build(&self, context: &PolicyContext) -> Result<Arc<CircuitBreakerPolicy>, ConfigError> {
         let first = self.recovery_timeout;
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
-        assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
+        ConfigError::require(longest >= first, "max_open", &must(), format_args!("{longest:?}"))?;
         let slow = self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600));
         let shared = Arc::new(CircuitShared {
             context: context.clone(),
@@ -394,6 +395,6 @@ impl PolicyConfig for BreakerSettings {
         let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
         // One stripe for each parallel thread. At most 16, because a reader of a time window visits each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
-        Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys }))
+        Ok(Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys })))
     }
 }

@@ -12,6 +12,7 @@ use super::{
     setters::gate_layer,
 };
 use crate::{
+    error::ConfigError,
     head::RequestHead,
     identity::Client,
     policy_name::PolicyName,
@@ -25,14 +26,14 @@ use crate::{
 pub(crate) trait PolicyConfig: Clone {
     type Policy: Admit;
 
-    fn build(&self, context: &PolicyContext) -> Arc<Self::Policy>;
+    fn build(&self, context: &PolicyContext) -> Result<Arc<Self::Policy>, ConfigError>;
 }
 
 impl<A: Admit> PolicyConfig for Arc<A> {
     type Policy = A;
 
-    fn build(&self, _: &PolicyContext) -> Self {
-        Self::clone(self)
+    fn build(&self, _: &PolicyContext) -> Result<Self, ConfigError> {
+        Ok(Self::clone(self))
     }
 }
 
@@ -148,7 +149,7 @@ pub(crate) struct ConfiguredLayer<C: PolicyConfig> {
 }
 
 /// An alias, because a derived `Clone` would otherwise require that the policy is `Clone`.
-type Built<C> = Arc<OnceLock<Arc<GateShared<<C as PolicyConfig>::Policy>>>>;
+type Built<C> = Arc<OnceLock<Result<Arc<GateShared<<C as PolicyConfig>::Policy>>, ConfigError>>>;
 
 /// A policy and the settings of its gate, which all services of a layer share.
 pub(super) struct GateShared<A> {
@@ -176,13 +177,15 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
     /// Changes settings of a layer that is not in use.
     ///
     /// # Panics
-    /// If the layer is in use: it or a clone has a handle, or has wrapped a service. Those would not have the setting.
+    /// If the layer is in use: it or a clone was built, has a handle, or has wrapped a service. Those would not have the
+    /// setting.
     #[track_caller]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         let name = &self.context.name;
         assert!(
-            self.built.get().is_none(),
-            "layer {name:?} is in use, it has a handle or a service; call setters before, or .fork() for a separate layer"
+            !matches!(self.built.get(), Some(Ok(_))),
+            "layer {name:?} is in use, it was built or has a handle or a service; call setters before, or .fork() for a \
+             separate layer"
         );
         change(&mut self);
         self.fork()
@@ -194,17 +197,34 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
     }
 
     /// Returns the policy, built at first use and shared from then on.
+    #[track_caller]
     pub(crate) fn policy(&self) -> &Arc<C::Policy> {
         &self.shared().policy
     }
 
-    fn shared(&self) -> &Arc<GateShared<C::Policy>> {
-        self.built.get_or_init(|| {
-            let policy = self.config.build(&self.context);
-            Arc::new(GateShared { policy, options: self.options.clone(), context: self.context.clone() })
-        })
+    /// Builds the policy, unless the layer or a clone has built it.
+    pub(crate) fn try_build(self) -> Result<Self, ConfigError> {
+        self.built().map(|_| ()).map_err(ConfigError::clone)?;
+        Ok(self)
     }
 
+    fn built(&self) -> Result<&Arc<GateShared<C::Policy>>, &ConfigError> {
+        let build = || {
+            let policy = self.config.build(&self.context)?;
+            Ok(Arc::new(GateShared { policy, options: self.options.clone(), context: self.context.clone() }))
+        };
+        self.built.get_or_init(build).as_ref()
+    }
+
+    #[track_caller]
+    fn shared(&self) -> &Arc<GateShared<C::Policy>> {
+        match self.built() {
+            Ok(shared) => shared,
+            Err(invalid) => panic!("{invalid}"),
+        }
+    }
+
+    #[track_caller]
     pub(crate) fn layer<S>(&self, inner: S) -> Gate<S, C::Policy> {
         Gate::new(inner, Arc::clone(self.shared()))
     }

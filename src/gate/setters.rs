@@ -24,6 +24,28 @@ macro_rules! gate_layer {
                 Self(self.0.clone().fork())
             }
 
+            /// Builds the policy, so that settings which do not suit each other are an error.
+            ///
+            /// A layer builds its policy at its first use, with its first service or handle. There such settings panic,
+            /// for example within a router. With `try_build` no later use panics. A built layer is [in use](Self::fork).
+            ///
+            /// # Errors
+            /// If settings do not suit each other, such as a plan and the identity of its clients, or a store cannot be
+            /// used by the layer. A setter may then be called, and the layer be built again.
+            ///
+            /// ```
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// let layer = layer.try_build().unwrap_or_else(|invalid| {
+            ///     eprintln!("limits: {invalid}");
+            ///     std::process::exit(2)
+            /// });
+            /// # layer
+            /// # }
+            /// ```
+            pub fn try_build(self) -> Result<Self, $crate::error::ConfigError> {
+                self.0.try_build().map(Self)
+            }
+
             /// Sets the name of the policy in refusals, fields and events. In a stack each layer needs a name of its own:
             /// otherwise clients read [numbered ones](crate::Dialect::Draft11), and metrics add up.
             ///
@@ -155,6 +177,7 @@ macro_rules! gate_layer {
         impl<S $(, $A: $crate::gate::Admit)?> tower_layer::Layer<S> for $Layer$(<$A>)? {
             type Service = $crate::gate::Gate<S, $Policy>;
 
+            #[track_caller]
             fn layer(&self, inner: S) -> Self::Service {
                 self.0.layer(inner)
             }

@@ -38,6 +38,7 @@ pub use report::{
     ReconcileReport,
 };
 pub(crate) use store::LedgerStore;
+pub use writer::EntryKind;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 
 use crate::identity::Digester;

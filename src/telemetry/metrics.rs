@@ -35,7 +35,9 @@ use crate::{
 /// | `tollgate.spool.full` | `policy` | times that the spool was full |
 /// | `tollgate.spool.merged`, `tollgate.spool.duplicates` | `policy` | records merged into the store, and jobs among them that had been charged before |
 ///
-/// A circuit per host or key has transitions and no state gauge: a gauge for each key would be a time series for each.
+/// A circuit per host or key has transitions and no state gauge: a gauge for each key would be a time series for each. An
+/// open circuit changes with the next call after its open time. Until then its gauge is that of `open`, while
+/// [`CircuitBreaker::state`](crate::CircuitBreaker::state) returns that the call would probe.
 ///
 /// Handles of requests and refusals are registered once and kept. **Install the recorder before the first
 /// request**; handles that were registered without one record nothing.

@@ -6,6 +6,7 @@ use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
+    error::ConfigError,
     gate::{ClientConfig, ConfiguredLayer, Gate, PolicyConfig, PolicyContext, Tiered, client_setters, gate_layer},
     head::RequestHead,
     identity::Tier,
@@ -62,8 +63,9 @@ type RefundOn = Arc<dyn Fn(Reason) -> bool + Send + Sync>;
 impl PolicyConfig for TokenBucketConfig {
     type Policy = TokenBucketPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<TokenBucketPolicy> {
-        Arc::new_cyclic(|policy| TokenBucketPolicy::new(self.clone(), context.clone(), Weak::clone(policy)))
+    fn build(&self, context: &PolicyContext) -> Result<Arc<TokenBucketPolicy>, ConfigError> {
+        let build = |policy: &Weak<_>| TokenBucketPolicy::new(self.clone(), context.clone(), Weak::clone(policy));
+        Ok(Arc::new_cyclic(build))
     }
 }
 
@@ -192,6 +194,7 @@ impl TokenBucketLayer {
     /// layer.handle().check(&Client::named("nightly job"), Cost::ONE).unwrap();
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn handle(&self) -> TokenBuckets {
         TokenBuckets(Arc::clone(self.0.policy()))
     }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{answer, support::gate::now};
 use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
-use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, Client, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
 
 /// Four limits: an hour, a day, bytes, and concurrency.
@@ -85,4 +85,16 @@ fn charge_by_the_handle_allocates_nothing() {
     let charge = || now(quotas.charge(&alice, ("requests", 1))).unwrap();
     charge();
     assert_eq!(allocation_counter::measure(charge).count_total, 0);
+}
+
+#[test]
+fn plan_of_one_client_copies_no_other() {
+    let plan = |limit| Plan::new("own").limit(Quota::requests(limit).per(Period::hour()));
+    let bytes = |clients: usize| {
+        let layer = (0..clients).map(|client| Client::named(format!("client {client}")));
+        let layer = layer.fold(QuotaLayer::new(plan(1)), |layer, client| layer.client_plan(client, plan(2)));
+        let (quotas, client) = (layer.handle(), Client::named("client 0"));
+        allocation_counter::measure(|| quotas.set_client_plan(&client, plan(3)).unwrap()).bytes_total
+    };
+    assert_eq!(bytes(1), bytes(10_000));
 }

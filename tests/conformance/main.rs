@@ -72,6 +72,12 @@ macro_rules! keeps_every_rule {
             what_cannot_be_is_said_in_words
             a_reset_counts_from_zero
             reset_repeats_after_a_late_commit
+            reset_of_an_unknown_client_is_an_error
+            grant_comes_before_the_first_request
+            credit_gives_back_once
+            credit_is_at_most_what_was_used
+            invalid_credit_is_an_error
+            many_at_once_credit_once
             two_clients_never_meet
             looking_changes_nothing
             tier_is_the_one_of_the_last_charge
@@ -100,6 +106,7 @@ mod memory {
         a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period
         a_job_is_forgotten_in_time
+        credit_lowers_the_open_window
         reservations_lost_in_bursts_equal_a_book
     }
 }

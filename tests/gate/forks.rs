@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tollgate::{
     Admit, CircuitBreakerLayer, Client, Cost, FakeClock, GateLayer, MaybeFuture, Period, Plan, Quota, QuotaLayer, Rate,
-    Refusal, RequestHead, TokenBucketLayer, Trip,
+    Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 use tower::{Layer, service_fn};
 
@@ -44,7 +45,7 @@ fn panic_of<T>(change: impl FnOnce() -> T) -> (String, u32) {
 macro_rules! assert_in_use {
     ($($setter:expr),+ $(,)?) => {$(
         let (text, line) = panic_of(|| $setter);
-        assert_eq!(text, "layer \"api\" is in use, it has a handle or a service; call setters before, or .fork() for a separate layer");
+        assert_eq!(text, "layer \"api\" is in use, it was built or has a handle or a service; call setters before, or .fork() for a separate layer");
         assert_ne!(line, 0, "the panic is where the setter is called: {}", stringify!($setter));
     )+};
 }
@@ -86,6 +87,8 @@ fn setter_of_a_layer_in_use_panics_at_its_caller() {
         breaker.clone().per_host(),
         breaker.clone().trip(Trip::consecutive(2)),
     );
+    let built = TokenBucketLayer::new(Rate::per_second(5)).named("api").try_build().unwrap();
+    assert_in_use!(built.clone().shadow(), built.clone().max_clients(7));
     let own = GateLayer::new(AdmitAll).named("api");
     let _service = own.layer(service_fn(hello));
     assert_in_use!(own.clone().exempt(|_| true), own.clone().observe(|_: &tollgate::Event<'_>| {}));
@@ -109,4 +112,30 @@ async fn fork_has_the_settings_and_a_state_of_its_own() {
     breaker.handle().force_open();
     assert_eq!(breaker.fork().handle().counts().calls, 0);
     assert_ne!(breaker.fork().handle().state(), breaker.handle().state());
+}
+
+/// Settings from a file may not suit each other. A router that wraps the layer would panic.
+#[test]
+fn settings_that_do_not_suit_are_an_error_when_built() {
+    let daily = || Plan::new("free").limit(Quota::requests(9).per(Period::day()));
+    let quota = QuotaLayer::new(daily()).identify_by(Unverified::header("x-user"));
+    let unknown = QuotaLayer::new(daily()).cost("tokens", |_| Some(1));
+    let breaker = CircuitBreakerLayer::for_server().max_open(Duration::from_secs(1));
+    for (error, part) in [
+        (quota.clone().try_build().unwrap_err(), "call .accept_unverified()"),
+        (unknown.clone().try_build().unwrap_err(), "got \"tokens\""),
+        (breaker.clone().try_build().unwrap_err(), "max_open must be at least the recovery timeout of 10s, got 1s"),
+    ] {
+        assert!(error.reason().contains(part), "{error}");
+    }
+    for refused in [panic_of(|| quota.handle()), panic_of(|| unknown.layer(service_fn(hello)))] {
+        assert_ne!(refused.1, 0, "a panic where the layer is used: {}", refused.0);
+    }
+    // A layer that did not build is not in use.
+    let _ = quota.accept_unverified().try_build().unwrap().layer(service_fn(hello));
+    let breaker = breaker.recovery_timeout(Duration::from_secs(1)).try_build().unwrap();
+    let (again, clone) = (breaker.clone().try_build().unwrap(), breaker.clone());
+    again.handle().force_open();
+    assert_eq!(clone.handle().state(), breaker.handle().state(), "it is built once");
+    let _ = GateLayer::new(AdmitAll).try_build().unwrap().layer(service_fn(hello));
 }

@@ -34,7 +34,7 @@ async fn usage_at_past_instants_is_the_sum_of_rows(database: Database) {
     for _ in 0..100 {
         let at = began + took.mul_f64(fastrand::f64());
         // A reset begins another count, to which no row before it belongs.
-        let reset = rows.iter().rposition(|row| row.entry == "reset" && row.at <= at);
+        let reset = rows.iter().rposition(|row| row.entry == EntryKind::Reset && row.at <= at);
         let since = rows.iter().skip(reset.map_or(0, |reset| reset + 1));
         let sum: i64 = since.filter(|row| row.at <= at).map(|row| row.amount).sum();
         let past = ledger.usage_at("acme", at).await.unwrap();
@@ -43,7 +43,7 @@ async fn usage_at_past_instants_is_the_sum_of_rows(database: Database) {
     let (used, reserved) = counts(&quotas, &acme()).await;
     let now = ledger.usage_at("acme", now() + Duration::from_secs(1)).await.unwrap();
     assert_eq!((now.len(), &*now[0].limit), (1, "tokens_per_month"));
-    let of_before_the_reset: i64 = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).sum();
+    let of_before_the_reset: i64 = rows.iter().filter(|row| row.entry == EntryKind::Reset).map(|row| row.amount).sum();
     assert!(of_before_the_reset < 0);
     assert_eq!(now[0].used, used + reserved, "what is still open of the count before is no part of it");
     assert!(ledger.usage_at("acme", began - Duration::from_secs(40 * 86_400)).await.unwrap().is_empty());

@@ -210,7 +210,8 @@ async fn repeated_outages_charge_each_job_once() {
     let mut ran = jobs.lock().unwrap().clone();
     ran.sort();
     let rows = rows(&ledger, "acme").await;
-    let mut charged: Vec<_> = rows.iter().filter(|row| row.entry == "charge").map(|row| row.job.clone()).collect();
+    let mut charged: Vec<_> =
+        rows.iter().filter(|row| row.entry == EntryKind::Charge).map(|row| row.job.clone()).collect();
     charged.sort();
     assert_eq!(charged, ran, "each once, and nothing else");
     assert_eq!(counts(&quotas, &acme()).await, (ran.len() as u64, 0));

@@ -104,7 +104,7 @@ async fn every_charge_has_a_row(database: Database) {
     quotas.run_job(&acme(), "j", ("tokens", 1), async {}).await.unwrap();
     settled(&ledger).await;
     let rows = rows(&ledger, "acme").await;
-    let mut said: Vec<_> = rows.iter().map(|row| (row.entry, row.amount)).collect();
+    let mut said: Vec<_> = rows.iter().map(|row| (row.entry.as_str(), row.amount)).collect();
     said.sort_unstable();
     let expected = [
         ("charge", 1),
@@ -209,7 +209,7 @@ async fn exhausted_tenants_recover_after_a_reset(database: Database) {
     }
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
     let rows = rows(&ledger, "tenant 7").await;
-    let resets: Vec<_> = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).collect();
+    let resets: Vec<_> = rows.iter().filter(|row| row.entry == EntryKind::Reset).map(|row| row.amount).collect();
     assert_eq!(resets, [-10, 0], "what was forgiven stands in the ledger, and the count that began");
 }
 

@@ -49,7 +49,9 @@ async fn credit_is_an_entry_and_off_the_invoice(database: Database) {
     let said: Vec<_> = credits.iter().map(|(amount, credit)| (&*credit.id, *amount)).collect();
     assert_eq!(said, [("ticket 4711", -500), ("ticket 4712", -200), ("ticket 4713", 0)]);
     assert!(credits.iter().all(|(_, credit)| credit.reason == "the model was down"));
-    assert!(rows[1..].iter().all(|row| row.entry == "adjust" && row.passed_at.is_none() && row.grant.is_none()));
+    assert!(
+        rows[1..].iter().all(|row| row.entry == EntryKind::Adjust && row.passed_at.is_none() && row.grant.is_none())
+    );
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
@@ -108,7 +110,7 @@ async fn id_stays_taken_after_an_archive(database: Database) {
     assert_eq!(credit(&quotas, "ticket 4711", 50).await, (50, true));
     assert_eq!(counts(&quotas, &acme()).await, (7, 0));
     let kept = rows(&ledger, "acme").await;
-    let said: Vec<_> = kept.iter().map(|row| (row.entry, row.amount, row.credit.is_some())).collect();
+    let said: Vec<_> = kept.iter().map(|row| (row.entry.as_str(), row.amount, row.credit.is_some())).collect();
     for row in [("adjust", 300, false), ("adjust", -50, true), ("charge", 7, false)] {
         assert!(said.contains(&row) && said.len() == 3, "{said:?}");
     }

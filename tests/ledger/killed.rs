@@ -65,7 +65,7 @@ async fn spool_of_a_killed_process_is_charged_once() {
         for job in 0..passed {
             let of_job: Vec<_> = entries.iter().filter(|entry| entry.job == format!("job {job}")).collect();
             assert_eq!(of_job.len(), 1, "{of_job:?}");
-            assert!(of_job[0].entry == "charge" && of_job[0].amount == 3 && of_job[0].passed_at.is_some());
+            assert!(of_job[0].entry == EntryKind::Charge && of_job[0].amount == 3 && of_job[0].passed_at.is_some());
         }
         let (now, reserved) = counts(&quotas, &acme()).await;
         assert!(now >= passed * 3, "{now}");

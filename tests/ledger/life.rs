@@ -84,7 +84,7 @@ async fn abandoned_reservation_stays_charged(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
     let again = CloseOutcome::AlreadyClosed { charged: ("tokens", 30).into() };
     assert_eq!(quotas.commit(&id, ("tokens", 9)).await, Ok(again));
-    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry.as_str(), row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", 0), ("record", -50)]);
 }
 
@@ -93,7 +93,7 @@ async fn abandoned_reservation_is_released_when_configured(database: Database) {
     comes_to(&quotas, (0, 0)).await;
     assert_eq!(quotas.commit(&id, Amounts::new()).await, Ok(CloseOutcome::Expired), "it was used after all");
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
-    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry.as_str(), row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", -80), ("record", 80)]);
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }

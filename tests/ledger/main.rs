@@ -33,7 +33,9 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId};
+use tollgate::{
+    Client, EntryKind, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId,
+};
 
 /// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 const HUNG: Duration = Duration::from_secs(300);
@@ -199,7 +201,7 @@ async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
 
 /// Returns job, entry and amount of each row.
 fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
-    rows.iter().map(|row| (row.job.as_str(), row.entry, row.amount)).collect()
+    rows.iter().map(|row| (row.job.as_str(), row.entry.as_str(), row.amount)).collect()
 }
 
 /// Waits until all settlements without a waiting caller are written.

@@ -59,7 +59,7 @@ async fn reset_covers_two_epochs_of_one_limit(database: Database) {
         assert_eq!(counts(&quotas, &acme()).await, (0, 0));
     }
     let rows = rows(&ledger, "acme").await;
-    let resets: Vec<_> = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).collect();
+    let resets: Vec<_> = rows.iter().filter(|row| row.entry == EntryKind::Reset).map(|row| row.amount).collect();
     assert_eq!(resets, [0, -4, -1, 0, 0, 0]);
     adds_up(&ledger).await;
 }

@@ -31,7 +31,7 @@ async fn ten_thousand_callers_take_exactly_the_limit(place: &Place) {
     for (answer, id) in asked.join_all().await {
         match answer {
             Ok(JobRun::Done(())) => assert!(done.insert(id.clone()), "{id} was done twice"),
-            Ok(JobRun::Replayed) => {}
+            Ok(_) => {}
             Err(refusal) if refusal.reason() == Reason::RateLimited => drop(refused.insert(id)),
             Err(refusal) => assert_eq!(refusal.reason(), Reason::JobRunning),
         }
@@ -67,7 +67,7 @@ async fn ask(quotas: &Quotas, tenant: &str, id: usize) -> Asked {
     let until = Instant::now();
     let told = match answer {
         Ok(JobRun::Done(())) => Told::Done,
-        Ok(JobRun::Replayed) => Told::Before,
+        Ok(_) => Told::Before,
         Err(refusal) if refusal.reason() == Reason::JobRunning => Told::Before,
         Err(refusal) => {
             assert_eq!(refusal.reason(), Reason::RateLimited);

@@ -11,7 +11,7 @@ mod on_a_server {
     };
 
     use tokio::task::{JoinSet, block_in_place};
-    use tollgate::{JobRun, Ledger, Quotas, Reason};
+    use tollgate::{Ledger, Quotas, Reason};
 
     use crate::{
         place::{Place, answered, audit, is_trouble, job, job_at_last, quotas, until},
@@ -86,7 +86,7 @@ mod on_a_server {
             let answer = answered(job(quotas, "acme", &id)).await;
             self.answers.fetch_add(1, Ordering::Relaxed);
             match answer {
-                Ok(JobRun::Done(()) | JobRun::Replayed) => drop(self.done.lock().unwrap().insert(id)),
+                Ok(_) => drop(self.done.lock().unwrap().insert(id)),
                 answer if is_trouble(&answer) => {
                     self.troubled.lock().unwrap().insert(id);
                     self.refused.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tollgate::{Client, JobRun, Ledger, OnFailure, QuotaLayer, Reason};
+use tollgate::{Client, Ledger, OnFailure, QuotaLayer, Reason};
 
 use super::place::{HUNG, Place, plan};
 
@@ -142,7 +142,7 @@ async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
         let amounts = [("tokens", tokens_of(&id)), ("requests", 1)];
         let answer = quotas.run_job(&Client::named(*tenant), &id, amounts, async {}).await;
         let told = match answer {
-            Ok(JobRun::Done(()) | JobRun::Replayed) => format!("done {id}"),
+            Ok(_) => format!("done {id}"),
             Err(refusal) => match refusal.reason() {
                 Reason::RateLimited => format!("refused {id}"),
                 Reason::JobRunning => continue,

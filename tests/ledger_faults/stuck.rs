@@ -81,8 +81,13 @@ async fn made_up_reservation_id_takes_no_lock() {
         assert_eq!(closed, Err(tollgate::ReservationError::Unknown), "{made_up}");
     }
     other.execute("ROLLBACK").await.unwrap();
+    // A counter of 1970 that cannot be decoded fails every call that reads it.
+    let unreadable =
+        "INSERT INTO quota_counter VALUES ('acme', CAST(x'ff' AS TEXT), 'tokens', 'hour', 0, 0, 1, 0, 0, 0, 0)";
+    other.execute(unreadable).await.unwrap();
     let early = format!("{prefix}.{command}.0.{epoch}.{tenant}.{job}").parse().unwrap();
     assert_eq!(quotas.roll_back(&early).await, Ok(tollgate::CloseOutcome::Closed));
+    other.execute("DELETE FROM quota_counter WHERE window_end = 1").await.unwrap();
     audit(&place, &ledger, |_, _| 100).await;
 }
 

@@ -34,8 +34,8 @@ pub struct LedgerEntry {
     /// Number of earlier attempts of the job that were voided. Other work that passed under the same id while the ledger
     /// was away is no attempt of the job: it has a number of its own, from 4,294,967,295 down.
     pub attempt: u32,
-    /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
-    pub entry: &'static str,
+    /// Event that the row records.
+    pub entry: EntryKind,
     /// Kind that is counted; empty in the row of a job whose kinds no limit counts.
     pub kind: String,
     /// Name of the limit; empty like `kind`.
@@ -115,7 +115,7 @@ impl LedgerEntry {
             tenant: row.key.tenant.to_string(),
             job: row.key.job.to_string(),
             attempt: row.attempt,
-            entry: row.entry.as_str(),
+            entry: row.entry,
             kind: row.kind.to_string(),
             limit: row.limit.to_string(),
             period: row.period.to_string(),

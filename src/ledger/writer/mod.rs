@@ -26,6 +26,5 @@ pub(crate) use job_time::is_within;
 #[cfg(test)]
 use machine::PlantedFault;
 pub(crate) use machine::{CancelResult, Lane, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
-pub(crate) use row::{
-    CREDIT, Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes,
-};
+pub use row::EntryKind;
+pub(crate) use row::{CREDIT, Detail, Key, Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::Arc,
 };
 
@@ -10,9 +11,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::StoredCounter;
 use crate::quota::account::GrantState;
 
-/// Event that a row records.
+/// Event that a row records. It is displayed as it is stored, in lower case.
+///
+/// ```
+/// assert_eq!(tollgate::EntryKind::Reserve.to_string(), "reserve");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum EntryKind {
+#[non_exhaustive]
+pub enum EntryKind {
     /// Charged on admission, as known beforehand.
     Charge,
     /// Reserved on admission.
@@ -25,9 +31,9 @@ pub(crate) enum EntryKind {
     Expire,
     /// Usage beyond what was charged, or after the fact.
     Record,
-    /// Sum of archived rows, or a [credit](CREDIT), whose amount is negative.
+    /// Sum of archived rows, or a [credit](crate::Quotas::credit), whose amount is negative.
     Adjust,
-    /// Grant, or its revocation. The amount is 0; the size of the grant is in the detail.
+    /// Grant, or its revocation. The amount is 0; the size of the grant is in its terms.
     Grant,
     /// Restart of a counter. The amount is what had been used, negative.
     Reset,
@@ -50,12 +56,20 @@ impl EntryKind {
     const NAMES: [&'static str; 9] =
         ["charge", "reserve", "commit", "void", "expire", "record", "adjust", "grant", "reset"];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// Returns the name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|entry| entry.as_str() == text)
+    }
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -283,6 +283,7 @@ impl QuotaLayer {
     /// # });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn handle(&self) -> Quotas {
         Quotas(Arc::clone(self.0.policy()))
     }

@@ -18,6 +18,7 @@ use super::{
     settings::{OnExpiry, QuotaConfig},
 };
 use crate::{
+    error::ConfigError,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
     identity::{Client, Name},
@@ -66,21 +67,20 @@ pub(super) struct Common {
 }
 
 impl QuotaPolicy {
-    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Result<Self, ConfigError> {
         let charge_expired = match settings.on_expiry {
             Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.room(), account, settings.on_failure);
-        let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
+        let store = settings.store.0.open(settings.room(), account, settings.on_failure)?;
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units, retired: Mutex::default() });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
-        Self { plans, client_plans: ClientPlans::new(&common), clients, common }
+        Ok(Self { plans, client_plans: ClientPlans::new(&common), clients, common })
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {

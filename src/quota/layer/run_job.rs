@@ -32,6 +32,7 @@ use crate::{
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum JobRun<T> {
     /// The work was done; this is its output.
     Done(T),

@@ -230,18 +230,16 @@ impl QuotaConfig {
 impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.all_plans() {
-            self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
-        }
+    fn build(&self, context: &PolicyContext) -> Result<Arc<QuotaPolicy>, ConfigError> {
+        self.all_plans().try_for_each(|plan| self.check(plan))?;
         let units = self.units();
-        if let Some((unit, _)) = self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
-            panic!(
-                "{}",
-                ConfigError::quoted("unit of .cost()", "be one that a plan of the layer counts", unit.as_str())
-            );
+        match self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
+            Some((unit, _)) => {
+                let must = "be one that a plan of the layer counts";
+                Err(ConfigError::quoted("unit of .cost()", must, unit.as_str()))
+            }
+            None => QuotaPolicy::new(self.clone(), context.clone()).map(Arc::new),
         }
-        Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }
 }
 

@@ -142,7 +142,7 @@ fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     let usual = layer.handle().0;
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
-    Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
+    Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()).unwrap())
 }
 
 /// Every failure, and the errors that it becomes.
