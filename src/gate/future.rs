@@ -111,6 +111,7 @@ where
             && let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx)))
         {
             self.guard.settle(Outcome::Failed(&error));
+            self.service = None; // a later poll must not call it without a permit
             return Poll::Ready(Err(error));
         }
         let mut request = self.request.take().expect("polled after completion");

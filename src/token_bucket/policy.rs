@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -139,7 +140,7 @@ impl TokenBucketPolicy {
     /// Returns whether tokens go back after a layer further in has refused the request for `reason`.
     pub(super) fn refunds(&self, reason: Reason) -> bool {
         match &self.config.refund {
-            Some(refund) => refund(reason),
+            Some(refund) => catch_unwind(AssertUnwindSafe(|| refund(reason))).unwrap_or(false),
             None => matches!(reason, Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable),
         }
     }

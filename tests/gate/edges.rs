@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -76,6 +77,41 @@ fn shut_policy_does_not_poll_a_ready_service_again() {
     assert!(ready().is_ready());
     let mut probe = std::pin::pin!(service.call(get("/")));
     assert!(probe.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "a probe asks it anew");
+}
+
+/// Fails at its first poll, and is ready at each later one.
+#[derive(Clone)]
+struct FailsOnce(bool);
+
+impl Service<Request<Full<Bytes>>> for FailsOnce {
+    type Response = Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = std::future::Ready<Result<Self::Response, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(if std::mem::replace(&mut self.0, true) { Ok(()) } else { Err("no connection") })
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        panic!("called without a permit")
+    }
+}
+
+#[test]
+fn poll_after_a_failed_readiness_calls_no_service() {
+    for (layer, _, mut ends) in [Recorder::layer(), Recorder::later()] {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut future = Box::pin(layer.layer(FailsOnce(false)).call(get("/")));
+        let failed = std::iter::repeat_with(|| future.as_mut().poll(&mut context)).find_map(|polled| match polled {
+            Poll::Ready(answer) => answer.err(),
+            Poll::Pending => None,
+        });
+        assert_eq!((failed, ends.now().as_deref()), (Some("no connection"), Some("failed")));
+        let again = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context).is_ready()));
+        assert_eq!(again.unwrap_err().downcast_ref::<String>().unwrap(), "polled after completion");
+        drop(future);
+        assert_eq!(ends.now(), None, "settled once");
+    }
 }
 
 /// Panics on clone once the switch is set, like a service behind a poisoned lock.

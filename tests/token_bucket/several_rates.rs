@@ -149,6 +149,12 @@ async fn tokens_go_back_for_what_is_not_the_clients_doing() {
 }
 
 #[tokio::test]
+async fn tokens_stay_spent_if_the_refund_setting_panics() {
+    let broken = TokenBucketLayer::new(Rate::per_hour(100)).refund_on(|_| panic!("broken"));
+    assert_eq!(spent(broken, Reason::CircuitOpen).await, (1, 1));
+}
+
+#[tokio::test]
 async fn open_circuit_further_in_empties_no_bucket() {
     let limit = TokenBucketLayer::new(Rate::per_hour(100)).clock(FakeClock::new());
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).clock(FakeClock::new());

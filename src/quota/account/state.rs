@@ -3,8 +3,8 @@
 use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, JobCharge,
-    MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
+    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, Duplicate, GrantState, Grants, Job,
+    JobCharge, MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
     credits::Credits,
     jobs::Jobs,
     reservations::{ReservationState, Reservations},
@@ -36,7 +36,7 @@ pub(crate) struct Account {
     pub(super) epoch: u64,
     /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
     pub(super) stable_range: Range<u64>,
-    /// Time of the last call under a plan.
+    /// Time of the last call under a plan, or of the last record.
     seen: Moment,
     /// Number of reservations so far, so that no id is used twice.
     issued: u64,
@@ -240,6 +240,7 @@ impl Account {
     /// one bit each.
     pub(crate) fn record(&mut self, amounts: &Amounts, now: Now) -> u64 {
         self.advance_counters(None, now.wall);
+        self.seen = self.seen.max(now.moment); // it may count in a window that no call under a plan has seen
         let Marks { warned, pending } = self.add(amounts, false, now);
         // A later response reports them.
         for (index, counter) in self.counters.iter_mut().enumerate() {
@@ -321,6 +322,15 @@ impl Account {
         state
     }
 
+    /// Returns the reason why a job that was begun here may not begin again.
+    pub(crate) fn begun_job(&self, job: &Job, now: Now) -> Option<Duplicate> {
+        self.rare.as_ref()?.jobs.check(job, usize::MAX, now.moment).err()
+    }
+
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.jobs.is_empty())
+    }
+
     /// Returns the amounts that a reservation takes once it is committed with these `actual` amounts.
     pub(crate) fn committed(&self, reservation: NonZeroU64, actual: &Amounts) -> Amounts {
         let reserved = self.rare.as_ref().and_then(|rare| rare.reservations.amounts(reservation));
@@ -341,7 +351,7 @@ impl Account {
         settings: &AccountSettings,
     ) -> Result<Credited, ConfigError> {
         let credits = &self.rare().credits;
-        if let Some(stands) = credits.get(id) {
+        if let Some(stands) = credits.get(id, now.moment) {
             return Ok(stands);
         }
         credits.check(settings, now.moment)?;

@@ -1,6 +1,6 @@
 //! Reports about accounts, and changes by operators: resets, grants and plans.
 
-use super::{active_plan::ActivePlan, error::QuotaError, handle::Quotas};
+use super::{active_plan::ActivePlan, error::QuotaError, handle::Quotas, idle::let_others_run};
 use crate::{
     error::ConfigError,
     head::RequestHead,
@@ -114,7 +114,11 @@ impl Quotas {
     /// Returns the usage of all clients that have an account, one page at a time. Clients whose account is created or
     /// forgotten meanwhile may be missed.
     ///
-    /// A request waits for a page at most while a few accounts are read.
+    /// A request waits for a page at most while a few accounts are read, and other tasks run while a large page is
+    /// collected.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing changes.
     ///
     /// # Errors
     /// If the store does not answer; memory always does.
@@ -128,9 +132,18 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, QuotaError> {
-        let (now, from) = (self.0.common.now(), from.as_ref().map(|Cursor(at)| at));
-        let (clients, next) = self.0.common.store.page(from, most.max(1), self.0.plan_of(), now).await?;
-        Ok(UsagePage { clients, next: next.map(Cursor) })
+        let (common, most) = (&self.0.common, most.max(1));
+        let (mut clients, mut from) = (Vec::new(), from.map(|Cursor(at)| at));
+        loop {
+            let left = most - clients.len();
+            let (some, next) = common.store.page(from.as_ref(), left, self.0.plan_of(), common.now()).await?;
+            clients.extend(some);
+            if next.is_none() || clients.len() >= most {
+                return Ok(UsagePage { clients, next: next.map(Cursor) });
+            }
+            from = next;
+            let_others_run().await;
+        }
     }
 
     /// Returns the grants of a client that have not ended, the earliest end first.

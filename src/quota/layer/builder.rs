@@ -199,7 +199,9 @@ impl QuotaLayer {
     ///
     /// The closure runs when the response has ended. Until then the request is counted; if it is not charged,
     /// everything is refunded. A request for which the handler [recorded](crate::Charge::record) an amount is charged
-    /// without a call of it, and so is one for which it panics. The closure may run in a drop and must not block.
+    /// without a call of it, and so is one for which it panics. An amount that is recorded later, under
+    /// [`keep_slot`](crate::Charge::keep_slot), is charged with its request whatever the closure returned. The closure may
+    /// run in a drop and must not block.
     ///
     /// ```
     /// use http::StatusCode;

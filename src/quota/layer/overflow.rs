@@ -20,7 +20,8 @@ impl QuotaLayer {
     ///
     /// A layer whose only identity is `Unverified` has no other clients that need the room, so that they may take all of
     /// it. Set this to the number of your clients if they come from a few networks, as in an intranet, or if a closure
-    /// identifies them.
+    /// identifies them. A mobile carrier may have more honest clients in a /16 than its part, which by default is 16,384
+    /// of 1,048,576. Those beyond it share one account: raise this number, or give that account a larger plan.
     ///
     /// # Panics
     /// If `clients` is 0.

@@ -188,9 +188,9 @@ impl Permit for QuotaPermit {
         let Some(mut open) = self.0 else { return };
         if let Some(end) = open.end(&outcome) {
             if let Some(charge) = open.kept() {
-                return open.close_later(&charge, end);
+                return open.close_later(&charge, end, is_whole(&outcome));
             }
-            open.close(end);
+            open.close(end, is_whole(&outcome));
         }
         open.recycle();
     }
@@ -206,6 +206,12 @@ enum End {
     Interrupted,
 }
 
+/// Whether a response has ended by itself. A refusal that the handler has passed on is a whole response.
+#[inline]
+const fn is_whole(outcome: &Outcome<'_>) -> bool {
+    matches!(outcome, Outcome::Complete { .. } | Outcome::Refused(_))
+}
+
 impl Open {
     /// Returns the end of the request; `None` if there is nothing to report.
     #[inline]
@@ -218,12 +224,13 @@ impl Open {
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return None; // everything was charged at admission
         }
-        Some(match charged {
-            false => End::Returned,
-            // A refusal that the handler has passed on is a whole response.
-            true if self.receipt.job.is_some() && !complete && !refused => End::Interrupted,
-            true => End::Charged,
-        })
+        Some(if charged { self.charged(is_whole(outcome)) } else { End::Returned })
+    }
+
+    /// Returns the end of a request that is charged.
+    #[inline]
+    fn charged(&self, whole: bool) -> End {
+        if self.receipt.job.is_some() && !whole { End::Interrupted } else { End::Charged }
     }
 
     /// Returns the charge by which the handler keeps the request open after its response. Reports an upgrade that has none.
@@ -247,12 +254,12 @@ impl Open {
 
     /// Leaves the report to the end of the connection that the request has become.
     #[cold]
-    fn close_later(mut self: Box<Self>, charge: &Charge, end: End) {
+    fn close_later(mut self: Box<Self>, charge: &Charge, end: End, whole: bool) {
         if let Some(active) = &self.active {
             active.common.store.unwatch(&self.receipt); // no reader is left that could stall
         }
         let settlement = Box::new(move || {
-            self.close(end);
+            self.close(end, whole);
             self.recycle();
         });
         charge.settle_later(settlement).into_iter().for_each(|settle| settle());
@@ -271,12 +278,14 @@ impl Open {
         self.extra.as_ref().and_then(|extra| extra.charge.as_ref()).is_some_and(Charge::has_recorded)
     }
 
-    /// Reports the end to the account.
+    /// Reports the end to the account. A request that would be returned is charged if the handler has recorded an amount
+    /// since that was decided.
     #[inline(never)]
-    fn close(&mut self, end: End) {
+    fn close(&mut self, end: End, whole: bool) {
         let Some(active) = &self.active else { return };
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
         let mut actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
+        let end = if actual.is_empty() { end } else { self.charged(whole) };
         if end == End::Charged {
             let used = self.bytes.report();
             self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));

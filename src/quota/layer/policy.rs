@@ -193,23 +193,25 @@ impl QuotaPolicy {
             AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
             AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
             AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),
-            AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
+            AdmitError::Denied { denial: Denial::Job(duplicate), shared } => match duplicate {
                 Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
                 Duplicate::Done => (Reason::DuplicateJob, None),
                 Duplicate::Unknown { may_run } => (Reason::JobOutcomeUnknown, may_run.then_some(JOB_WAIT)),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
-                Duplicate::Full(wait) => (Reason::RateLimited, wait),
+                Duplicate::Full(wait) => (if shared { Reason::Capacity } else { Reason::RateLimited }, wait),
             },
-            AdmitError::Denied { denial: Denial::Reservations(wait), .. } => (Reason::TooManyReservations, Some(wait)),
+            AdmitError::Denied { denial: Denial::Reservations(wait), shared } => {
+                (if shared { Reason::Capacity } else { Reason::TooManyReservations }, Some(wait))
+            }
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
                 return self.over(active, client, violations, now);
             }
             // Neither the limit nor the usage of a shared account is reported: it would show the traffic of others.
             AdmitError::Denied { denial: Denial::Limits(violations), shared: true } => {
-                match violations.iter().map(|violation| violation.wait).max().flatten() {
-                    Some(wait) => (Reason::Capacity, Some(wait)),
-                    None => (Reason::TooLarge, None),
+                match violations.iter().map(|violation| violation.wait).collect::<Option<Vec<_>>>() {
+                    Some(waits) => (Reason::Capacity, waits.into_iter().max().or(Some(JOB_WAIT))),
+                    None => (Reason::TooLarge, None), // one of them has no room for it in any window
                 }
             }
         };

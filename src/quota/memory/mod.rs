@@ -42,14 +42,14 @@ use shared::SharedAccounts;
 
 use super::{
     Plan,
-    account::{Account, AccountSettings, Now},
+    account::{Account, AccountSettings, Duplicate, Job, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
 use crate::{
     error::ConfigError,
     identity::Client,
-    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard, yield_now},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard, yield_now},
 };
 
 /// Accounts of a layer.
@@ -77,6 +77,8 @@ struct SharedState {
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     accounts: Spin<SharedAccounts>,
+    /// Set while a shared account may have a job.
+    has_jobs: AtomicBool,
 }
 
 /// Factory of accounts in memory.
@@ -112,6 +114,7 @@ impl Accounts {
             hand: AtomicUsize::new(0),
             granted: AtomicU64::new(1),
             accounts: Spin::new(SharedAccounts::default()),
+            has_jobs: AtomicBool::new(false),
         };
         let shards = (room.most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let (room, overflow) = (Arc::new(Room::new(&room, shards)), room.overflow);
@@ -236,6 +239,18 @@ impl Accounts {
         }
     }
 
+    /// Returns the reason why a job may not begin that was begun in a shared account. Its client may have an account of
+    /// its own by now, or share another one.
+    fn begun_in_shared(&self, job: &Job, now: Now) -> Option<Duplicate> {
+        if !self.shared.has_jobs.load(Ordering::Relaxed) {
+            return None;
+        }
+        let accounts = self.shared.accounts.lock();
+        let (begun, more) = accounts.begun_job(job, now);
+        self.shared.has_jobs.store(more, Ordering::Relaxed); // under the lock, as each job begins
+        begun
+    }
+
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
     #[inline]
     fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> u64) -> NearLimits {
@@ -301,11 +316,15 @@ const LOOK_AT: usize = 8;
 /// clients come and go.
 const VISITED_BY_NEWCOMER: usize = 4;
 
-/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock.
-const CHUNK: usize = 64;
+/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock. They are few, because each of
+/// them may have reservations, jobs and credits to forget.
+const CHUNK: usize = 8;
 
-/// Accounts that one call of it visits: less than a millisecond of work.
+/// Accounts that one call of it visits, and one call that lists clients: less than a millisecond of work.
 const ACCOUNTS_PER_STEP: usize = 4_096;
 
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
+
+/// Clients that one call lists.
+const CLIENTS_PER_STEP: usize = 256;

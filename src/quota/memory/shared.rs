@@ -7,7 +7,7 @@ use crate::{
     identity::Cohort,
     quota::{
         Plan,
-        account::{Account, AccountSettings, Now},
+        account::{Account, AccountSettings, Duplicate, Job, Now},
     },
 };
 
@@ -55,6 +55,14 @@ impl SharedAccounts {
     pub(super) fn get_mut(&mut self, slot: u32, generation: u32) -> Option<&mut Account> {
         let shared = self.accounts.get_mut(slot as usize).filter(|shared| shared.generation == generation)?;
         Some(&mut shared.account)
+    }
+
+    /// Returns the reason why a job that was begun in one of the accounts may not begin again, and whether any of them
+    /// has a job.
+    pub(super) fn begun_job(&self, job: &Job, now: Now) -> (Option<Duplicate>, bool) {
+        let mut with_jobs = self.accounts.iter().map(|shared| &shared.account).filter(|account| account.has_jobs());
+        let begun = with_jobs.clone().find_map(|account| account.begun_job(job, now));
+        (begun, with_jobs.next().is_some())
     }
 
     /// Returns all accounts.

@@ -9,7 +9,7 @@ use crate::{
     identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
-        account::{Account, CloseResult, Job, JobCharge, Now, Taken},
+        account::{Account, CloseResult, Denial, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
             NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
@@ -21,6 +21,11 @@ use crate::{
 impl QuotaBackend for Accounts {
     #[inline]
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
+        if let Some(job) = request.charge.job
+            && let Some(begun) = self.begun_in_shared(job, request.account.now)
+        {
+            return MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }));
+        }
         let admit = |account: &mut Account, now: Now, address: AccountAddress| {
             let shared = address.shard == CROWD;
             let mut charge = request.charge;
@@ -31,6 +36,9 @@ impl QuotaBackend for Accounts {
                 Ok(taken) => taken,
                 Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
+            if shared && charge.job.is_some() {
+                self.shared.has_jobs.store(true, Ordering::Relaxed);
+            }
             let Taken { scope, lease, reservation, .. } = taken;
             let receipt = Receipt {
                 address,
@@ -220,7 +228,7 @@ impl QuotaBackend for Accounts {
             Some(Bookmark::At(number)) => *number,
             Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // of another store
         };
-        let mut page = Vec::new();
+        let (mut page, most, mut left) = (Vec::new(), most.min(super::CLIENTS_PER_STEP), super::ACCOUNTS_PER_STEP);
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
             let mut shard = shard.0.lock();
@@ -239,7 +247,8 @@ impl QuotaBackend for Accounts {
             if slot >= shard.len() {
                 (number, slot) = (number + 1, 0);
             }
-            if page.len() >= most {
+            left = left.saturating_sub(super::ACCOUNTS_PER_LOCK_OF_PAGE);
+            if page.len() >= most || left == 0 {
                 break;
             }
         }

@@ -1,5 +1,7 @@
 //! Eviction of idle clients, and the shared account of newcomers beyond the cap.
 
+use tollgate::JobRun;
+
 use super::*;
 
 /// Quotas with this many clients that will be idle in an hour.
@@ -49,6 +51,29 @@ async fn dropped_forget_idle_leaves_the_others() {
     assert!((1..10_000).contains(&left), "{left}");
     scene.quotas.forget_idle().await;
     assert_eq!(scene.quotas.live_clients(), 0);
+}
+
+#[tokio::test]
+async fn page_yields_after_a_bounded_number_of_clients() {
+    let scene = crowd(10_000).await;
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut polls_of = |most: usize| {
+        let mut page = Box::pin(scene.quotas.usage_page(None, most));
+        for polls in 1.. {
+            if let std::task::Poll::Ready(page) = page.as_mut().poll(&mut cx) {
+                return (polls, page.unwrap().clients.len());
+            }
+        }
+        unreachable!("a page ends")
+    };
+    assert_eq!(polls_of(100), (1, 100));
+    let (polls, listed) = polls_of(usize::MAX);
+    assert!(polls > 10_000 / 256 && listed == 10_000, "{listed} in {polls} polls");
+    scene.clock.advance(HOUR);
+    scene.quotas.forget_idle().await;
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let (polls, listed) = polls_of(100);
+    assert!(polls > 2 && listed == 1, "places of clients that were forgotten are visited too: {polls} polls");
 }
 
 #[test]
@@ -128,4 +153,45 @@ async fn eviction_gives_newcomers_their_own_accounts() {
         scene.quotas.charge(&Client::named(format!("new {number}")), ("queries", 100)).await.unwrap();
     }
     assert_eq!((scene.told().iter().filter(|line| *line == "overflow").count(), scene.quotas.live_clients()), (0, 10));
+}
+
+#[tokio::test]
+async fn refusals_of_a_shared_account_are_those_of_a_capacity() {
+    let both = Plan::new("both").limit(Quota::units("queries", 10).per(Period::hour()));
+    let both = both.limit(Quota::units("rows", 10).per(Period::hour()));
+    let scene = Scene::of(QuotaLayer::new(both).max_clients(1).max_reservations_per_client(1).max_jobs_per_client(1));
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let _lost = scene.quotas.reserve(&bob(), ("queries", 1)).await.unwrap().detach();
+    let carol = Client::named("carol");
+    let refusal = scene.quotas.reserve(&carol, ("queries", 1)).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Capacity, "carol has no reservation");
+    scene.clock.advance(refusal.retry_after().unwrap());
+    scene.quotas.reserve(&carol, ("queries", 1)).await.unwrap().roll_back();
+
+    let run = async |client: &Client| scene.quotas.run_job(client, "job", ("queries", 1), async {}).await;
+    run(&bob()).await.unwrap();
+    let refusal = run(&carol).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Capacity, "carol has no job");
+    scene.clock.advance(refusal.retry_after().unwrap());
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap(); // she keeps her account
+    run(&carol).await.unwrap();
+
+    scene.quotas.charge(&bob(), ("queries", 5)).await.unwrap();
+    let refusal = scene.quotas.charge(&carol, [("queries", 9), ("rows", 11)]).await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after()), (Reason::TooLarge, None), "no wait helps");
+}
+
+#[tokio::test]
+async fn job_done_in_a_shared_account_is_done_once() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).max_clients(1));
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let run = async |id: &str| scene.quotas.run_job(&bob(), id, ("queries", 2), async {}).await.unwrap();
+    assert_eq!(run("first").await, JobRun::Done(()), "there is no room for bob");
+    scene.clock.advance(HOUR);
+    scene.quotas.charge(&bob(), ("queries", 1)).await.unwrap();
+    assert_eq!(run("first").await, JobRun::Replayed);
+    assert_eq!(run("second").await, JobRun::Done(()));
+    assert_eq!(scene.limit(&bob(), "queries_per_hour").await.used, 3, "bob has an account by now");
+    scene.clock.advance(24 * HOUR);
+    assert_eq!(run("first").await, JobRun::Done(()), "its time has come");
 }

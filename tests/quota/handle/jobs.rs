@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tollgate::{JobError, JobOutcome, JobRun, JobState, Reason};
+use tollgate::{JobError, JobOutcome, JobRun, JobState};
 
 use super::*;
 

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tollgate::{Client, Event, FakeClock, Kind, LimitUsage, Period, Plan, Quota, QuotaLayer, Quotas, Refusal};
+use tollgate::{Client, Event, FakeClock, Kind, LimitUsage, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -1,6 +1,6 @@
 //! Reservations: pending amounts that are committed, rolled back or expire.
 
-use tollgate::{CloseOutcome, Reason, ReservationError, ReservationId};
+use tollgate::{CloseOutcome, ReservationError, ReservationId};
 
 use super::*;
 

@@ -60,6 +60,24 @@ async fn kept_slot_is_held_to_the_end_of_the_connection() {
 }
 
 #[tokio::test]
+async fn record_after_an_uncharged_response_is_charged() {
+    let (plan, tasks) = (hourly(9).limit(Quota::units("messages", 100).per(Period::hour())), Tasks::default());
+    let scene = Scene::new(plan, |layer| {
+        let layer = layer.share_with_handler().job_ids(JobIdSource::header("x-job-id"));
+        layer.charge_when(|served| served.status.is_some_and(|status| status.is_success()))
+    });
+    for (id, status, recorded) in [("7", 101, Some(3)), ("8", 500, Some(4)), ("9", 101, None)] {
+        assert_eq!(upgrade(&scene, job(id, "/"), status, Some(&tasks)).await, status);
+        let (charge, _slot) = tasks.lock().unwrap().pop().unwrap();
+        assert!(recorded.is_none_or(|messages| charge.record("messages", messages)));
+    }
+    assert_eq!((scene.used("requests_per_hour").await, scene.used("messages_per_hour").await), (2, 7));
+    for (id, status) in [("7", 409), ("8", 409), ("9", 200)] {
+        assert_eq!(upgrade(&scene, job(id, "/"), 200, None).await, status, "job {id}");
+    }
+}
+
+#[tokio::test]
 async fn upgrade_without_a_kept_slot_is_reported() {
     for (method, status, reported) in
         [("GET", 101, true), ("CONNECT", 200, true), ("GET", 200, false), ("CONNECT", 404, false)]

@@ -1,3 +1,4 @@
+mod credits;
 mod grants;
 mod histories;
 mod jobs;

@@ -92,7 +92,8 @@ proptest! {
                     let _ = at_once(scene.accounts.check(&scene.context(&peer(network, host)), &requests(1)));
                 }
                 Step::Reset { network, host } => {
-                    at_once(scene.accounts.reset(&scene.context(&peer(network, host)), None)).unwrap();
+                    // Without an account there is nothing to reset.
+                    let _ = at_once(scene.accounts.reset(&scene.context(&peer(network, host)), None));
                 }
                 Step::Grant { network, host } => {
                     let until = std::time::UNIX_EPOCH + Duration::from_nanos(scene.now.wall + HOUR);

@@ -120,6 +120,21 @@ fn clock_set_back_gives_a_client_no_second_hour() {
 }
 
 #[test]
+fn window_of_a_late_record_is_given_no_second_time() {
+    let scene = Scene::new(100);
+    let admission = scene.admit(1, ("requests", 0)).unwrap();
+    let (used, none) = (Amounts::from(("requests", 10)), Amounts::new());
+    let late = scene.at(2 * HOUR - MINUTE);
+    late.accounts.settle(&admission.receipt, &Settlement::Served { used: &used, actual: &none }, late.now);
+    scene.at(2 * HOUR).sweep();
+    assert_eq!(scene.population(), 1, "a minute has passed since the record");
+    assert!(scene.at_wall(2 * HOUR + MINUTE, HOUR + 30 * MINUTE).admit(1, ("requests", 1)).is_err());
+    let later = scene.at(3 * HOUR + MINUTE); // an hour after the last call
+    later.sweep();
+    assert_eq!(later.population(), 0);
+}
+
+#[test]
 fn only_a_client_seen_ahead_waits_and_as_told() {
     let scene = Scene::new(100);
     let ahead = scene.at_wall(0, 11 * HOUR);
