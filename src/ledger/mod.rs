@@ -8,6 +8,7 @@ mod error;
 mod fallback;
 mod handle;
 mod inner;
+mod jobs;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod receipt;

@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct LedgerStore<D: Database> {
     pub(super) inner: Arc<LedgerInner<D>>,
     /// Number that distinguishes the layers of a ledger.
-    origin: u32,
+    pub(super) origin: u32,
     /// Accounts in memory, of which only the slots are used.
     pub(super) slots: Arc<Accounts>,
     pub(super) settings: AccountSettings,
@@ -88,7 +88,7 @@ impl<D: Database> LedgerStore<D> {
     }
 }
 
-fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<T, StoreError> {
+pub(super) fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<T, StoreError> {
     match reply {
         Reply::Indeterminate => Err(StoreError::Indeterminate),
         Reply::Rejected(why) => Err(StoreError::Rejected(why)),
@@ -204,35 +204,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         job: &Job,
         outcome: JobOutcome,
     ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
-        let tenant = tenant(account.client);
-        let (inner, origin, plan, job) =
-            (Arc::clone(&self.inner), self.origin, Arc::clone(account.plan), job.text.as_ref().into());
-        MaybeFuture::future(async move {
-            let key = Key { tenant: tenant?, job };
-            let passing = || match inner.spool.as_ref().and_then(|spool| spool.queue().claimed(&key)) {
-                Some(Duplicate::Running) => Some(Ok(Some(JobState::Running))),
-                // The ledger does not know a job that waits in the spool.
-                Some(_) => Some(Err(StoreError::Unavailable)),
-                None => None,
-            };
-            if let Some(known) = passing() {
-                return known;
-            }
-            // Read without a lock. Only the attempt that is found here is settled, so that a later one is not.
-            let known = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
-            // Again: the attempt may be of a job that has passed meanwhile.
-            if let Some(known) = passing() {
-                return known;
-            }
-            let rows = JobRows(&known.rows);
-            let Some(attempt) = rows.latest() else { return Ok(None) };
-            // The latest start of the windows of an admission lies in all of them.
-            let began = rows.of(attempt).filter(|row| row.is_charge()).map(|row| row.window).max();
-            let since = began.filter(|began| *began > 0).unwrap_or(u64::MAX);
-            let kind = CommandKind::SettleJob { plan, attempt, since, outcome, running: false };
-            let command = Command { key, id: new_id(), own: false, origin, kind };
-            read_reply(inner.writer.submit(command).await, only!(Reply::Job(state) => state))
-        })
+        self.settle_unknown(account, job, outcome)
     }
 
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {

@@ -103,10 +103,11 @@ impl Server {
         (status, self.errors.take().unwrap().join().unwrap())
     }
 
-    /// Sends a request and returns the status and the body; `None` if the connection ends before them.
+    /// Sends a request and returns the status and the body; `None` if the connection ends before them, or nothing
+    /// comes for 300 s.
     pub(crate) fn ask(address: &str, line: &str, headers: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(300))).ok()?;
         write!(stream, "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;

@@ -3,6 +3,7 @@
 use std::{
     net::TcpStream,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crate::{
@@ -59,13 +60,18 @@ fn scan_in_flight_is_answered_after_a_stop_signal() {
     assert!(TcpStream::connect(&server.address).is_err(), "it listens no more");
 }
 
+/// Leaves the processor to the server between two polls.
+fn rest() {
+    thread::sleep(Duration::from_millis(10));
+}
+
 /// Sends a request again for as long as the ledger does not answer in time, and until a job that was answered too late is
 /// undone. The same job id is charged once.
 fn answer(address: &str, line: &str, headers: &str) -> Option<(u16, String)> {
     loop {
         match Server::ask(address, line, headers) {
-            Some((503, _)) => thread::yield_now(),
-            Some((409, body)) if body.contains("still running") => thread::yield_now(),
+            Some((503, _)) => rest(),
+            Some((409, body)) if body.contains("still running") => rest(),
             answer => return answer,
         }
     }
@@ -90,7 +96,8 @@ fn killed_server_starts_again_with_its_acknowledged_jobs() {
         })
         .collect();
     while answer(&server.address, "GET /usage/acme", "").is_none_or(|(_, body)| used(&body) < 20) {
-        thread::yield_now();
+        assert!(callers.iter().any(|caller| !caller.is_finished()), "all callers were refused");
+        rest();
     }
     drop(server); // kill -9
     let acknowledged: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
@@ -113,17 +120,18 @@ fn job_cut_by_a_kill_is_unknown_until_it_is_settled() {
     };
     let server = Server::start("billing", &variables);
     let usage = |server: &Server| used(&answer(&server.address, "GET /usage/acme", "").unwrap().1);
-    let cut: Vec<_> = ["one", "two"]
+    let cut: Vec<JoinHandle<_>> = ["one", "two"]
         .map(|id| {
             let address = server.address.clone();
             thread::spawn(move || job(&address, id, "&hold_ms=600000"))
         })
         .into();
-    for id in ["one", "two"] {
+    for (id, job) in ["one", "two"].into_iter().zip(&cut) {
         let settle = format!("POST /settle/acme?job={id}&outcome=free");
         let running = |(status, body): (u16, String)| status == 409 && body.contains("state Running");
         while !answer(&server.address, &settle, admin).is_some_and(running) {
-            thread::yield_now(); // it is not admitted yet
+            assert!(!job.is_finished(), "job {id} was answered before the kill");
+            rest(); // it is not admitted yet
         }
     }
     drop(server); // kill -9

@@ -258,10 +258,17 @@ pub async fn reset_of_an_unknown_client_is_an_error(make: impl AsyncFn(QuotaLaye
     scene.record(alice, ("queries", 7)).await;
     for _ in 0..2 {
         // Beside charges, with which a store may decide it at once.
-        let (charged, reset, all) =
-            tokio::join!(quotas.charge(alice, ("rows", 1)), quotas.reset(bob, "queries"), quotas.reset_all(bob));
-        charged.expect("a charge that fits");
-        assert_eq!((reset, all), (Err(QuotaError::UnknownAccount), Err(QuotaError::UnknownAccount)));
+        let charged = tokio::spawn({
+            let (quotas, alice) = (quotas.clone(), alice.clone());
+            async move { quotas.charge(&alice, ("rows", 1)).await }
+        });
+        let all = tokio::spawn({
+            let (quotas, bob) = (quotas.clone(), bob.clone());
+            async move { quotas.reset_all(&bob).await }
+        });
+        let reset = quotas.reset(bob, "queries").await;
+        charged.await.unwrap().expect("a charge that fits");
+        assert_eq!((reset, all.await.unwrap()), (Err(QuotaError::UnknownAccount), Err(QuotaError::UnknownAccount)));
         assert!(matches!(quotas.reset(bob, "querys").await, Err(QuotaError::Invalid(_))));
         assert_eq!(quotas.usage_page(None, 10).await.unwrap().clients.len(), 1);
     }

@@ -57,7 +57,10 @@ where
             Ok(Ok(connection)) => {
                 let migrated = if migrates { migrate::<S>(connection, deadline).await } else { Ok(connection) };
                 match migrated {
-                    Ok(connection) => checked::<S>(connection, options, volatile, deadline).await,
+                    Ok(connection) => {
+                        let deadline = after_migration(deadline, Instant::now(), options.timeout);
+                        checked::<S>(connection, options, volatile, deadline).await
+                    }
                     Err(error) => Err(error),
                 }
             }
@@ -86,6 +89,12 @@ async fn migrate<S: ChargePath>(
     migrated.await.unwrap_or_else(|_| {
         Err(LedgerError::new(LedgerErrorKind::Unreachable, "the runtime that opens the ledger has ended"))
     })
+}
+
+/// Returns the deadline of the steps after a migration. One that waited for locks has failed; one that took longer than
+/// the deadline leaves the next steps the whole time.
+fn after_migration(deadline: Instant, now: Instant, timeout: Duration) -> Instant {
+    if now < deadline { deadline } else { now + timeout }
 }
 
 /// Checks a connection and prepares it for the writer.
@@ -143,5 +152,19 @@ async fn unlocked<S: SqlDialect, T>(
                 S::NAME
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_migration_leaves_the_check_its_time() {
+        let (began, timeout) = (Instant::now(), Duration::from_secs(10));
+        let deadline = began + timeout;
+        let after = |seconds| after_migration(deadline, began + Duration::from_secs(seconds), timeout);
+        assert_eq!([after(0), after(9)], [deadline; 2]);
+        assert_eq!(after(600), began + Duration::from_secs(610));
     }
 }
