@@ -4,4 +4,5 @@ mod architecture;
 mod files;
 mod names;
 mod prose;
+mod public_api;
 mod size;
