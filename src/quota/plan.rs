@@ -61,9 +61,9 @@ impl Limit {
         if taken.checked_add(amount).is_some_and(|sum| sum <= MOST) {
             return Ok(());
         }
-        let must = format!("leave the counter of {} at most 2^53 - 1", self.name);
-        let got = format_args!("{amount} on top of {taken}");
-        Err(ConfigError::new(&format!("amount of {}", self.kind()), &must, got))
+        let (what, must) =
+            (format!("amount of {}", self.kind()), format!("leave the counter of {} at most 2^53 - 1", self.name));
+        Err(ConfigError::new(&what, &must, format!("{amount} on top of {taken}")))
     }
 
     #[inline]
