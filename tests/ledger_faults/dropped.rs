@@ -30,6 +30,12 @@ mod on_a_server {
     }
 
     impl Behind {
+        /// Makes the next commit fail. Ends of earlier jobs have commits of their own, which are awaited.
+        async fn next_commit(&self, fault: Fault) {
+            self.ledger.flush().await;
+            self.line.fails_next(fault);
+        }
+
         /// Asserts that a number of jobs is charged, each once.
         async fn has_charged(&self, jobs: usize) {
             let server = self.place.open().await; // not over the line
@@ -57,7 +63,7 @@ mod on_a_server {
     async fn commit_with_a_lost_reply_is_reported_as_done() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
-            behind.line.fails_next(Fault::CutBehind);
+            behind.next_commit(Fault::CutBehind).await;
             assert_eq!(behind.thirty_ask(&format!("job {round}")).await, (10, 0));
             assert!(behind.line.has_failed());
         }
@@ -68,7 +74,7 @@ mod on_a_server {
     async fn commit_that_never_arrived_is_repeated() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
-            behind.line.fails_next(Fault::CutBefore);
+            behind.next_commit(Fault::CutBefore).await;
             assert_eq!(behind.thirty_ask(&format!("job {round}")).await, (10, 0));
             assert!(behind.line.has_failed());
         }
@@ -79,7 +85,7 @@ mod on_a_server {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn late_commit_is_awaited() {
         let behind = a_ledger_behind_a_line().await;
-        behind.line.fails_next(Fault::Keep);
+        behind.next_commit(Fault::Keep).await;
         wait(&behind.ledger, BRIEF);
         let connected = behind.line.connections();
         let (done, trouble) = behind.thirty_ask("late").await;
@@ -103,7 +109,7 @@ mod on_a_server {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn lost_commit_is_resolved() {
         let behind = a_ledger_behind_a_line().await;
-        behind.line.fails_next(Fault::Lose);
+        behind.next_commit(Fault::Lose).await;
         wait(&behind.ledger, BRIEF);
         let mut number = 0;
         // Repeats until a caller still waits when its commit is sent.
