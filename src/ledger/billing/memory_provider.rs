@@ -15,9 +15,11 @@ use crate::ledger::{BillingProvider, Invoice};
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # use std::time::{Duration, SystemTime};
-/// use tollgate::{Ledger, MemoryProvider};
+/// use tollgate::{Client, Ledger, MemoryProvider, OnFailure, Plan, QuotaLayer};
 ///
 /// let (ledger, provider) = (Ledger::sqlite_in_memory().open().await.unwrap(), MemoryProvider::new());
+/// let quotas = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed).handle();
+/// quotas.charge(&Client::named("acme"), ("queries", 3)).await.unwrap();
 /// let (from, until) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
 /// let invoice = ledger.invoice("acme", from, until, |_, quantity| quantity).await.unwrap();
 /// provider.lose_next_reply();
