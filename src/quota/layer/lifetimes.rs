@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::{
     builder::QuotaLayer,
-    settings::{OnExpiry, check_time},
+    settings::{OnExpiry, check_positive, check_time},
 };
-use crate::error::ConfigError;
 
 impl QuotaLayer {
     /// Sets the time for which a job is remembered after its end; default 24 h.
@@ -40,9 +39,7 @@ impl QuotaLayer {
     #[must_use]
     #[track_caller]
     pub fn max_jobs_per_client(self, jobs: usize) -> Self {
-        if jobs == 0 {
-            panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
-        }
+        check_positive("max_jobs_per_client", jobs);
         self.with(|config| config.account.max_jobs = jobs)
     }
 
@@ -121,9 +118,7 @@ impl QuotaLayer {
     #[must_use]
     #[track_caller]
     pub fn max_reservations_per_client(self, reservations: usize) -> Self {
-        if reservations == 0 {
-            panic!("{}", ConfigError::new("max_reservations_per_client", "be positive", reservations));
-        }
+        check_positive("max_reservations_per_client", reservations);
         self.with(|config| config.account.max_reservations = reservations)
     }
 

@@ -1,7 +1,7 @@
 //! Setters for the clients that have no room for an account of their own.
 
-use super::builder::QuotaLayer;
-use crate::{error::ConfigError, quota::Plan};
+use super::{builder::QuotaLayer, settings::check_positive};
+use crate::quota::Plan;
 
 impl QuotaLayer {
     /// Sets the number of clients of one network that have an account at once; default a 64th of
@@ -34,9 +34,7 @@ impl QuotaLayer {
     #[must_use]
     #[track_caller]
     pub fn max_clients_per_network(self, clients: usize) -> Self {
-        if clients == 0 {
-            panic!("{}", ConfigError::new("max_clients_per_network", "be positive", clients));
-        }
+        check_positive("max_clients_per_network", clients);
         self.with(|config| config.most_of_cohort = Some(clients))
     }
 

@@ -250,3 +250,11 @@ pub(super) fn check_time(what: &str, time: Duration) {
         panic!("{}", ConfigError::new(what, "be longer than zero", format_args!("{time:?}")));
     }
 }
+
+/// Panics if a setting named `what` is 0.
+#[track_caller]
+pub(super) fn check_positive(what: &str, number: usize) {
+    if number == 0 {
+        panic!("{}", ConfigError::new(what, "be positive", number));
+    }
+}

@@ -81,28 +81,23 @@ fn loom_a_slot_has_one_holder() {
     });
 }
 
+/// Two newcomers at once, where there is room for one.
+fn one_of_two_has_an_account(scene: &Scene) {
+    let other = scene.clone();
+    let second = thread::spawn(move || other.admit(2, ("requests", 1)).unwrap().receipt.shared);
+    let first = scene.admit(1, ("requests", 1)).unwrap().receipt.shared;
+    assert!(first ^ second.join().unwrap(), "one has an account of its own");
+    assert_eq!(scene.population(), 1);
+}
+
 #[test]
 fn loom_newcomers_never_pass_the_cap() {
-    model(|| {
-        let scene = Scene::new(1);
-        let other = scene.clone();
-        let second = thread::spawn(move || other.admit(2, ("requests", 1)).unwrap().receipt.shared);
-        let first = scene.admit(1, ("requests", 1)).unwrap().receipt.shared;
-        assert!(first ^ second.join().unwrap(), "one has an account of its own");
-        assert_eq!(scene.population(), 1);
-    });
+    model(|| one_of_two_has_an_account(&Scene::new(1)));
 }
 
 #[test]
 fn loom_newcomers_of_a_cohort_never_pass_its_part() {
-    model(|| {
-        let scene = Scene::with_room(10, 1);
-        let other = scene.clone();
-        let second = thread::spawn(move || other.admit(2, ("requests", 1)).unwrap().receipt.shared);
-        let first = scene.admit(1, ("requests", 1)).unwrap().receipt.shared;
-        assert!(first ^ second.join().unwrap(), "one has an account of its own");
-        assert_eq!(scene.population(), 1);
-    });
+    model(|| one_of_two_has_an_account(&Scene::with_room(10, 1)));
 }
 
 #[test]
