@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, caught},
     head::RequestHead,
     identity::{Client, Tier},
     refusal::{Reason, Refusal},
@@ -140,7 +139,7 @@ impl TokenBucketPolicy {
     /// Returns whether tokens go back after a layer further in has refused the request for `reason`.
     pub(super) fn refunds(&self, reason: Reason) -> bool {
         match &self.config.refund {
-            Some(refund) => catch_unwind(AssertUnwindSafe(|| refund(reason))).unwrap_or(false),
+            Some(refund) => caught(|| refund(reason)).unwrap_or(false),
             None => matches!(reason, Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable),
         }
     }
