@@ -104,8 +104,8 @@ async fn spooled_reservation_settles_with_actual_amounts() {
 async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let scene = Scene::new().await;
     let spool = scene.spool();
-    let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
-    let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(Period::month())))
+    let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(MONTH));
+    let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(MONTH)))
         .identify_by(Verified::from_extension(|name: &&'static str| Some(Principal::named(*name))).named_only());
     let layer = layer.store_in(&scene.ledger, OnFailure::FailOpen);
     let away = scene.away().await;

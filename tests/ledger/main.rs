@@ -33,6 +33,7 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
+use support::MONTH;
 use tollgate::{
     Client, EntryKind, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId,
 };
@@ -173,7 +174,7 @@ fn now() -> SystemTime {
 }
 
 fn tokens(limit: u64) -> Plan {
-    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::month()))
+    Plan::new("paid").limit(Quota::units("tokens", limit).per(MONTH).named("tokens_per_month"))
 }
 
 fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {

@@ -9,9 +9,9 @@ use std::{
 
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{sleep, timeout};
-use tollgate::{Client, JobRun, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
+use tollgate::{Client, JobRun, Ledger, OnFailure, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
-use crate::support::directory::Directory;
+use crate::support::{MONTH, directory::Directory};
 
 /// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 pub const HUNG: Duration = Duration::from_secs(300);
@@ -120,8 +120,8 @@ impl Place {
 /// A plan of two limits: a number of `tokens`, and `requests` that no test exhausts.
 pub fn plan(tokens: u64) -> Plan {
     Plan::new("paid")
-        .limit(Quota::units("tokens", tokens).per(Period::month()).named("tokens"))
-        .limit(Quota::requests(1_000_000).per(Period::month()).named("requests"))
+        .limit(Quota::units("tokens", tokens).per(MONTH).named("tokens"))
+        .limit(Quota::requests(1_000_000).per(MONTH).named("requests"))
 }
 
 pub fn quotas(ledger: &Ledger, tokens: u64) -> Quotas {
