@@ -74,9 +74,9 @@ impl Database {
     /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
         let ledger = match self {
-            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open().await.unwrap(),
+            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open_timeout(HUNG).open().await.unwrap(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => tollgate::Ledger::postgres(url).open().await.unwrap(),
+            Self::Postgres(url) => tollgate::Ledger::postgres(url).open_timeout(HUNG).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }

@@ -65,8 +65,8 @@ impl Place {
     /// Opens the ledger; its callers are [`PATIENT`].
     pub async fn open(&self) -> Ledger {
         let ledger = match self {
-            Self::File(path) => Ledger::sqlite(path).open().await.unwrap(),
-            Self::Server(url) => Ledger::postgres(url).open().await.unwrap(),
+            Self::File(path) => Ledger::sqlite(path).open_timeout(HUNG).open().await.unwrap(),
+            Self::Server(url) => Ledger::postgres(url).open_timeout(HUNG).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -112,7 +112,7 @@ impl Place {
 
     async fn file_connection(&self) -> SqliteConnection {
         let Self::File(path) = self else { panic!("{self:?} is no file") };
-        let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(HUNG);
         SqliteConnection::connect_with(&options).await.unwrap()
     }
 }
