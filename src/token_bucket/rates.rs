@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A rate and the header fields that report it.
+#[derive(Clone)]
 pub(super) struct RateLimit {
     pub(super) rate: Rate,
     pub(super) fields: Arc<Fields>,
@@ -35,6 +36,8 @@ pub(super) struct RateLimit {
     burst: u64,
     /// [`Rate::kept_ns`].
     kept: u64,
+    /// [`Limits::global_number`], so that a permit knows the global bucket from which it took without a word of its own.
+    pub(super) global_number: u64,
 }
 
 /// All rates of a layer.
@@ -47,6 +50,9 @@ pub(super) struct Limits {
     overflow: Option<Arc<RateLimit>>,
     /// Revision of the rates of clients.
     pub(super) revision: Revision,
+    /// Number of the global bucket, or of its absence. A bucket at another rate has the number of its predecessor, whose
+    /// missing tokens it has; a fresh one has a number of its own.
+    pub(super) global_number: u64,
 }
 
 impl RateLimit {
@@ -57,21 +63,13 @@ impl RateLimit {
         context: &PolicyContext,
         config: &TokenBucketConfig,
         policy: &Weak<TokenBucketPolicy>,
-    ) -> Arc<Self> {
+    ) -> Self {
         let window = Duration::from_nanos(rate.window_ns());
         let fields = Arc::new(Fields::new(config.clients.dialect, &context.name, rate.capacity(), window, None));
         let (clock, policy) = (context.clock.clone(), Weak::clone(policy));
         let reports = config.clients.dialect != Dialect::None;
-        Arc::new(Self {
-            rate,
-            fields,
-            clock,
-            reports,
-            number,
-            policy,
-            burst: burst.max(rate.capacity()),
-            kept: rate.kept_ns(),
-        })
+        let (burst, kept) = (burst.max(rate.capacity()), rate.kept_ns());
+        Self { rate, fields, clock, reports, number, policy, burst, kept, global_number: 0 }
     }
 
     /// Returns what the keys of a client's buckets are made of.
@@ -116,14 +114,16 @@ impl RateLimit {
 impl Limits {
     pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext, policy: &Weak<TokenBucketPolicy>) -> Self {
         let mut numbers = 0..;
-        let mut limit =
-            |rate: &Rate| RateLimit::new(numbers.next().unwrap_or(UNKNOWN), *rate, 0, context, config, policy);
+        let mut limit = |rate: &Rate| {
+            let number = numbers.next().unwrap_or(UNKNOWN);
+            Arc::new(RateLimit::new(number, *rate, 0, context, config, policy))
+        };
         let (by_tier, overflow) = (config.rates.map(&mut limit), config.overflow.as_ref().map(&mut limit));
         let buckets = || ClientBuckets::new(config.clients.most);
         let further = config.further.iter().map(|rate| FurtherRate::new(limit(rate), buckets())).collect();
         let global = config.global.map(|rate| Arc::new(GlobalBucket::new(rate)));
         let others = OtherLimits { further, global }.if_any();
-        Self { by_tier, overflow, others, revision: Revision::default() }
+        Self { by_tier, overflow, others, revision: Revision::default(), global_number: 0 }
     }
 
     /// Returns the further rates of each client, each with the buckets of its own.
@@ -149,7 +149,8 @@ impl Limits {
             let numbers = self.by_tier.values().chain(&self.overflow).map(|limit| limit.number);
             (numbers.max().unwrap_or_default() + 1, 0)
         };
-        limits.by_tier.set(tier, RateLimit::new(number, to, burst, context, config, policy.itself()));
+        let limit = RateLimit::new(number, to, burst, context, config, policy.itself());
+        limits.by_tier.set(tier, Arc::new(RateLimit { global_number: self.global_number, ..limit }));
         limits
     }
 
@@ -161,7 +162,14 @@ impl Limits {
             None => GlobalBucket::new(rate),
         };
         let global = rate.map(|rate| Arc::new(bucket(rate)));
-        Self { others: OtherLimits { further, global }.if_any(), ..self.clone() }
+        let mut limits = self.clone();
+        if old.is_some() != global.is_some() {
+            limits.global_number += 1;
+            let numbered = |limit: &RateLimit| RateLimit { global_number: limits.global_number, ..limit.clone() };
+            limits.by_tier = self.by_tier.map(|limit| Arc::new(numbered(limit)));
+        }
+        limits.others = OtherLimits { further, global }.if_any();
+        limits
     }
 
     /// Returns the global bucket, if there is one.
