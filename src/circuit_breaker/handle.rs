@@ -7,9 +7,10 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit};
+use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit, trip::Trip};
 use crate::{
     circuit_state::CircuitState,
     classify::Verdict,
@@ -84,6 +85,58 @@ impl CircuitBreaker {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.circuit.counts(self.circuit.shared.context.clock.now())
+    }
+
+    /// Returns the rules by which the circuit opens, with the `slow_after` of the layer where they have none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).trip(Trip::consecutive(3)).probes(4).handle();
+    /// assert_eq!(breaker.trip(), Trip::consecutive(3).slow_after(Duration::from_secs(2)));
+    /// assert_eq!(breaker.trip().to_string(), "3 consecutive failures");
+    /// assert_eq!((breaker.probes(), breaker.close_after()), (4, 4));
+    /// assert_eq!(breaker.recovery_timeout(), Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn trip(&self) -> Trip {
+        self.circuit.shared.trip
+    }
+
+    /// Returns the time from which on a call is slow.
+    #[must_use]
+    pub fn slow_after(&self) -> Duration {
+        self.circuit.shared.trip.slow_bound()
+    }
+
+    /// Returns the time from opening to the first probe, without jitter.
+    #[must_use]
+    pub fn recovery_timeout(&self) -> Duration {
+        self.circuit.shared.recovery.open.first
+    }
+
+    /// Returns the cap of the open time, without jitter.
+    #[must_use]
+    pub fn max_open(&self) -> Duration {
+        self.circuit.shared.recovery.open.longest
+    }
+
+    /// Returns the number of probes that may be under way at once in a half-open circuit.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.circuit.shared.recovery.probes
+    }
+
+    /// Returns the number of probes that must succeed to close the circuit.
+    #[must_use]
+    pub fn close_after(&self) -> u32 {
+        self.circuit.shared.recovery.close_after
+    }
+
+    /// Returns the time after which a probe without an answer loses its slot.
+    #[must_use]
+    pub fn probe_timeout(&self) -> Duration {
+        self.circuit.shared.recovery.probe_timeout
     }
 
     /// Refuses all calls until another command.
