@@ -248,6 +248,9 @@ impl fmt::Debug for CircuitBreaker {
 
 /// Error of [`CircuitBreaker::call`].
 ///
+/// It is an [`Error`] for every `E` with `Debug` and `Display`, and for no other, because its text is that of `E`: without
+/// these bounds, the text of every inner error would be lost.
+///
 /// ```
 /// use std::time::Duration;
 /// use tollgate::{CallError, CircuitBreakerLayer};
@@ -279,9 +282,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
-/// For every error with a text, so that `?` works in functions that return `Box<dyn Error>`, with texts and boxed errors
-/// too. These have no `source`, so there is none here: to walk the causes of an inner error, match
-/// [`Inner`](CallError::Inner).
+/// For every inner error with a text, so that `?` works in functions that return `Box<dyn Error>`, also with `&str` and
+/// boxed errors. Those are no [`Error`] themselves, so that there is no `source` here: to walk the causes of an inner
+/// error, match [`Inner`](CallError::Inner).
 impl<E: fmt::Debug + fmt::Display> Error for CallError<E> {}
 
 /// An operation and the guard that watches its code, which may also panic when the operation is dropped.
