@@ -123,7 +123,7 @@ impl TokenBuckets {
     /// ```
     pub fn give_back(&self, client: &Client, cost: Cost) {
         let number = self.0.limits.present().by_tier.of(client.tier()).number;
-        self.0.give_back(RateLimit::tag(client), number, cost);
+        self.0.give_back(RateLimit::tag(client), number, cost, None);
     }
 
     /// Changes the rate of all clients whose tier has none of its own, from the next request on.

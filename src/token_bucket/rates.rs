@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A rate and the header fields that report it.
+#[derive(Clone)]
 pub(super) struct RateLimit {
     pub(super) rate: Rate,
     pub(super) fields: Arc<Fields>,
@@ -35,6 +36,8 @@ pub(super) struct RateLimit {
     burst: u64,
     /// [`Rate::kept_ns`].
     kept: u64,
+    /// [`Limits::global_number`], so that a permit knows the global bucket from which it took without a word of its own.
+    pub(super) global_number: u64,
 }
 
 /// All rates of a layer.
@@ -47,8 +50,13 @@ pub(super) struct Limits {
     overflow: Option<Arc<RateLimit>>,
     /// Rates that tiers had, while a bucket of theirs may lack tokens.
     removed: Vec<RemovedRate>,
+    /// Greatest number that a limit has had. None is used again, so that tokens go back to no bucket of another tier.
+    issued: u32,
     /// Revision of the rates of clients.
     pub(super) revision: Revision,
+    /// Number of the global bucket, or of its absence. A bucket at another rate has the number of its predecessor, whose
+    /// missing tokens it has; a fresh one has a number of its own.
+    pub(super) global_number: u64,
 }
 
 /// A rate that a tier had. A tier that gets a rate again finds its buckets with the tokens that are missing: otherwise each
@@ -69,21 +77,13 @@ impl RateLimit {
         context: &PolicyContext,
         config: &TokenBucketConfig,
         policy: &Weak<TokenBucketPolicy>,
-    ) -> Arc<Self> {
+    ) -> Self {
         let window = Duration::from_nanos(rate.window_ns());
         let fields = Arc::new(Fields::new(config.clients.dialect, &context.name, rate.capacity(), window, None));
         let (clock, policy) = (context.clock.clone(), Weak::clone(policy));
         let reports = config.clients.dialect != Dialect::None;
-        Arc::new(Self {
-            rate,
-            fields,
-            clock,
-            reports,
-            number,
-            policy,
-            burst: burst.max(rate.capacity()),
-            kept: rate.kept_ns(),
-        })
+        let (burst, kept) = (burst.max(rate.capacity()), rate.kept_ns());
+        Self { rate, fields, clock, reports, number, policy, burst, kept, global_number: 0 }
     }
 
     /// Returns what the keys of a client's buckets are made of.
@@ -139,14 +139,17 @@ impl RateLimit {
 impl Limits {
     pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext, policy: &Weak<TokenBucketPolicy>) -> Self {
         let mut numbers = 0..;
-        let mut limit =
-            |rate: &Rate| RateLimit::new(numbers.next().unwrap_or(UNKNOWN), *rate, 0, context, config, policy);
+        let mut limit = |rate: &Rate| {
+            let number = numbers.next().unwrap_or(UNKNOWN);
+            Arc::new(RateLimit::new(number, *rate, 0, context, config, policy))
+        };
         let (by_tier, overflow) = (config.rates.map(&mut limit), config.overflow.as_ref().map(&mut limit));
         let buckets = || ClientBuckets::new(config.clients.most);
         let further = config.further.iter().map(|rate| FurtherRate::new(limit(rate), buckets())).collect();
         let global = config.global.map(|rate| Arc::new(GlobalBucket::new(rate)));
         let others = OtherLimits { further, global }.if_any();
-        Self { by_tier, overflow, others, removed: Vec::new(), revision: Revision::default() }
+        let (issued, revision) = (numbers.next().unwrap_or(UNKNOWN) - 1, Revision::default());
+        Self { by_tier, overflow, others, removed: Vec::new(), issued, revision, global_number: 0 }
     }
 
     /// Returns the further rates of each client, each with the buckets of its own.
@@ -171,9 +174,11 @@ impl Limits {
             limits.revision = self.revision.after(old.change_to(to, now));
             (old.number, old.burst)
         } else {
-            (limits.all().map(|limit| limit.number).max().unwrap_or_default() + 1, 0)
+            limits.issued = (self.issued + 1).min(UNKNOWN - 1);
+            (limits.issued, 0)
         };
-        limits.by_tier.set(tier, RateLimit::new(number, to, burst, context, config, policy.itself()));
+        let limit = RateLimit::new(number, to, burst, context, config, policy.itself());
+        limits.by_tier.set(tier, Arc::new(RateLimit { global_number: self.global_number, ..limit }));
         limits
     }
 
@@ -194,15 +199,10 @@ impl Limits {
         self.removed.retain(|removed| removed.ends > now.as_nanos());
     }
 
-    /// Returns the limits that a bucket may be stored under.
-    fn all(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+    /// Returns the limit of clients with this number, in force or removed.
+    pub(super) fn numbered(&self, number: u32) -> Option<&RateLimit> {
         let removed = self.removed.iter().map(|removed| &removed.limit);
-        self.by_tier.values().chain(&self.overflow).chain(removed)
-    }
-
-    /// Returns the limit with this number, in force or removed.
-    pub(super) fn numbered(&self, number: u32) -> Option<&Arc<RateLimit>> {
-        self.all().find(|limit| limit.number == number)
+        self.by_tier.values().chain(removed).find(|limit| limit.number == number).map(|limit| &**limit)
     }
 
     /// Returns the same rates with another global one, whose bucket has the same missing tokens.
@@ -213,7 +213,14 @@ impl Limits {
             None => GlobalBucket::new(rate),
         };
         let global = rate.map(|rate| Arc::new(bucket(rate)));
-        Self { others: OtherLimits { further, global }.if_any(), ..self.clone() }
+        let mut limits = self.clone();
+        if old.is_some() != global.is_some() {
+            limits.global_number += 1;
+            let numbered = |limit: &RateLimit| RateLimit { global_number: limits.global_number, ..limit.clone() };
+            limits.by_tier = self.by_tier.map(|limit| Arc::new(numbered(limit)));
+        }
+        limits.others = OtherLimits { further, global }.if_any();
+        limits
     }
 
     /// Returns the global bucket, if there is one.

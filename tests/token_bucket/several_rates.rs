@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Client, Cost, Digester, Event, FakeClock, GateLayer, MaybeFuture, PolicyName, Rate,
-    Reason, Refusal, RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Client, Cost, Event, FakeClock, GateLayer, MaybeFuture, PolicyName, Rate, Reason,
+    Refusal, RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -152,23 +152,6 @@ async fn tokens_go_back_for_what_is_not_the_clients_doing() {
 async fn tokens_stay_spent_if_the_refund_setting_panics() {
     let broken = TokenBucketLayer::new(Rate::per_hour(100)).refund_on(|_| panic!("broken"));
     assert_eq!(spent(broken, Reason::CircuitOpen).await, (1, 1));
-}
-
-#[tokio::test]
-async fn tokens_go_back_under_a_rate_that_was_removed() {
-    let rate = Rate::per_hour(9);
-    let layer = TokenBucketLayer::new(rate).rate_for("pro", rate).clock(FakeClock::new());
-    let layer = layer.identify_by(|_: &RequestHead<'_>, _: &Digester| Some(Client::named("alice").with_tier("pro")));
-    let (buckets, pro) = (layer.handle(), Client::named("alice").with_tier("pro"));
-    let inner = GateLayer::new(Refuses(Reason::Capacity)).layer(service_fn(hello));
-    let removes = buckets.clone();
-    let stack = tower::ServiceBuilder::new().layer(layer).map_request(move |request| {
-        assert!(removes.remove_tier_rate("pro"));
-        request
-    });
-    stack.service(inner).oneshot(from("192.0.2.1:1")).await.unwrap();
-    buckets.set_rate_for("pro", rate);
-    assert_eq!(buckets.peek(&pro).remaining, 9);
 }
 
 #[tokio::test]
