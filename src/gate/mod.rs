@@ -43,6 +43,7 @@ mod guard;
 mod layer;
 mod maybe_future;
 mod observe;
+mod panics;
 mod service;
 mod setters;
 
@@ -55,5 +56,6 @@ pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
 pub use observe::{Event, Observer};
+pub(crate) use panics::caught;
 pub use service::Gate;
 pub(crate) use setters::{client_setters, gate_layer};

@@ -1,12 +1,10 @@
 //! Events, and the observers that receive them.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::panics::caught;
 use crate::{
     circuit_state::CircuitState,
     identity::{Client, Digest, Name},
@@ -239,7 +237,7 @@ impl Observers {
     #[inline]
     pub(crate) fn emit(&self, event: &Event<'_>) {
         if let Some(observer) = &self.0 {
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+            let _ = caught(|| observer.observe(event));
         }
     }
 
