@@ -1,12 +1,6 @@
 //! Policy by which the gate asks a circuit breaker, its permit, and the verdict on results.
 
-use std::{
-    any::Any,
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, Response,
@@ -17,7 +11,7 @@ use httpdate::parse_http_date;
 use super::{circuit::Ticket, handle::CircuitBreaker};
 use crate::{
     classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
-    gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext},
+    gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext, caught},
     head::{RequestHead, ResponseHead},
     identity::Client,
     refusal::{Refusal, has_grpc_trailers, is_grpc_status},
@@ -239,7 +233,7 @@ impl ResultClassifier {
         match &self.custom {
             // A permit also judges while it is dropped. There a panic would lose the result, and a probe's slot with
             // it.
-            Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(outcome))).unwrap_or(Verdict::Failure),
+            Some(custom) => caught(|| custom.classify(outcome)).unwrap_or(Verdict::Failure),
             None => self.default.classify(outcome),
         }
     }

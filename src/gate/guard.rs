@@ -2,11 +2,13 @@
 
 use std::{
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::admit::{Outcome, Permit};
+use super::{
+    admit::{Outcome, Permit},
+    panics::caught,
+};
 
 /// A permit until its outcome is known. Dropping the guard settles the permit with the outcome that the response's
 /// progress implies.
@@ -122,7 +124,7 @@ impl<P: Permit> Guard<P> {
     pub(crate) fn settle_inline(&mut self, outcome: Outcome<'_>) {
         if let Some(permit) = self.permit.take() {
             let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
-            let _ = catch_unwind(AssertUnwindSafe(|| permit.settle(outcome)));
+            let _ = caught(|| permit.settle(outcome));
         }
     }
 

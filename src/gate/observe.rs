@@ -1,13 +1,13 @@
 //! Events, and the observers that receive them.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::sample::{Sampled, Sampler};
+use super::{
+    panics::caught,
+    sample::{Sampled, Sampler},
+};
 use crate::{
     circuit_state::CircuitState,
     identity::{Client, Digest, Name},
@@ -265,7 +265,7 @@ impl Observers {
 
     fn attach_sampler(&self, layer: &Sampler) {
         if let Some(observer) = &self.0 {
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.attach(layer)));
+            let _ = caught(|| observer.attach(layer));
         }
     }
 
@@ -273,7 +273,7 @@ impl Observers {
     #[inline]
     pub(crate) fn emit(&self, event: &Event<'_>) {
         if let Some(observer) = &self.0 {
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+            let _ = caught(|| observer.observe(event));
         }
     }
 

@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{cost::Cost, refusal::Fields, time::Moment};
 
-/// The reason why no token was taken.
+/// The reason why no token was taken, or none of them may go back.
 pub(super) enum Shortage {
+    /// Tokens were taken from all buckets, from one of newcomers in place of a further one of the client. They may not go
+    /// back, because the client may have a bucket of its own by then. An error, so that the usual path has no test for it.
+    NoneShared,
     /// A bucket of the client has too few tokens.
     Own { wait: Duration, limit: u64, used: u64, fields: Arc<Fields> },
     /// The global bucket, or the one that newcomers share, has too few tokens.
@@ -113,7 +116,10 @@ impl Demand<'_> {
         let Self { cost, now, takes, .. } = *self;
         let before = bucket.map(|bucket| limit.full_at(bucket, now));
         let decision = match gcra::decide(&limit.rate, before, cost, now) {
-            Decision::Admitted { full_at } => others(takes).map(|()| full_at),
+            Decision::Admitted { full_at } => match others(takes) {
+                Err(Shortage::NoneShared) => return (Some(limit.bucket(full_at)), Err(Shortage::NoneShared)),
+                others => others.map(|()| full_at),
+            },
             Decision::Refused { wait } => Err(short(limit, before, now, wait, others(false))),
             Decision::TooLarge => Err(Shortage::Never(Some(limit.rate.capacity()))),
         };
@@ -139,7 +145,11 @@ impl Demand<'_> {
         let full = |_: TableError| {
             overflowed.store(true, Ordering::Relaxed);
             let shared = buckets.overflow.update(0, self.now, &Revision::FIRST, decide);
-            shared.map_or(Ok(()), |decision| decision.map(drop).map_err(|shortage| shortage.of_shared_bucket(limit)))
+            match shared {
+                Ok(Err(shortage)) => Err(shortage.of_shared_bucket(limit)),
+                Ok(Ok(_)) if self.takes && self.cost != Cost::PREFLIGHT => Err(Shortage::NoneShared),
+                Ok(Ok(_)) | Err(_) => Ok(()),
+            }
         };
         let decided = buckets.table.update(self.tag, self.now, &Revision::FIRST, decide);
         decided.map_or_else(full, |decision| decision.map(drop))
@@ -172,7 +182,7 @@ fn short(
     let wait = match others {
         Err(Shortage::Never(capacity)) => return Shortage::Never(capacity),
         Err(Shortage::Own { wait: other, .. } | Shortage::Shared(other)) => wait.max(other),
-        Ok(()) => wait,
+        Ok(()) | Err(Shortage::NoneShared) => wait,
     };
     let level = gcra::level(&limit.rate, full_at, now);
     let (limit, fields) = (level.limit, Arc::clone(&limit.fields));

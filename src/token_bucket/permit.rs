@@ -59,7 +59,7 @@ impl TokenBucketPermit {
             && let Some(policy) = self.limit.policy.upgrade()
             && policy.refunds(refusal.reason())
         {
-            policy.give_back(self.tag, self.limit.number, self.cost);
+            policy.give_back(self.tag, self.limit.number, self.cost, Some(self.limit.global_number));
         }
     }
 }

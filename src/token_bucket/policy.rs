@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Sample, Sampled},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Sample, Sampled, caught},
     head::RequestHead,
     identity::{Client, Tier},
     refusal::{Reason, Refusal},
@@ -53,7 +52,7 @@ impl TokenBucketPolicy {
     /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
     /// Returns what `admitted` makes of the limit, of the time at which the client's bucket is full, and of the demand;
-    /// `None` if the table had no room for the client.
+    /// `None` if a table had no room for the client, so that it took from a bucket that newcomers share.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn take<T>(
         &self,
@@ -74,7 +73,7 @@ impl TokenBucketPolicy {
             }
             return match taken {
                 Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
-                Ok(Err(shortage)) => Err(self.refuse(shortage, cost)),
+                Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
                 Err(TableError::Stale) => continue, // a rate has changed since it was read
             };
@@ -99,7 +98,7 @@ impl TokenBucketPolicy {
     fn take_from_overflow(&self, own: &RateLimit, tag: u64, cost: Cost, now: Moment) -> Result<(), Refusal> {
         self.report_overflow();
         if cost.get() > own.rate.capacity() {
-            return Err(self.refuse(Shortage::Never(Some(own.rate.capacity())), cost));
+            return self.conclude(Shortage::Never(Some(own.rate.capacity())), cost);
         }
         let taken = self.with_limits(|limits| {
             let limit = limits.overflow();
@@ -108,18 +107,19 @@ impl TokenBucketPolicy {
             let taken = self.buckets.overflow.update(0, now, &limits.revision, decide)?;
             Ok(taken.map_err(|shortage| shortage.of_shared_bucket(limit)))
         });
-        taken.map(drop).map_err(|shortage| self.refuse(shortage, cost))
+        taken.map_or_else(|shortage| self.conclude(shortage, cost), |_| Ok(()))
     }
 
     /// Gives `cost` back to the client's buckets, the first of which is that of the limit `number`, and to the global one.
-    pub(super) fn give_back(&self, tag: u64, number: u32, cost: Cost) {
+    /// If `global_number` is given and the global bucket has another number, it receives nothing.
+    pub(super) fn give_back(&self, tag: u64, number: u32, cost: Cost, global_number: Option<u64>) {
         let now = self.context.clock.now();
         let fuller = |limit: &RateLimit, bucket: Option<Bucket>| {
             let full_at = |bucket| gcra::give_back(&limit.rate, limit.full_at(bucket, now), cost, now);
             (bucket.map(|bucket| limit.bucket(full_at(bucket))), ())
         };
         self.with_limits(|limits| {
-            if let Some(limit) = limits.by_tier.values().find(|limit| limit.number == number) {
+            if let Some(limit) = limits.numbered(number) {
                 match self.buckets.table.update(limit.key(tag), now, &limits.revision, |bucket| fuller(limit, bucket)) {
                     Err(TableError::Stale) => return Err(TableError::Stale),
                     Ok(()) | Err(TableError::Full) => {} // a client without a bucket has all of its tokens
@@ -130,7 +130,9 @@ impl TokenBucketPolicy {
                 let fuller = |bucket| fuller(&further.limit, bucket);
                 let _ = further.buckets.table.update(tag, now, &Revision::FIRST, fuller);
             }
-            if let Some(global) = &others.global {
+            if let Some(global) = &others.global
+                && global_number.is_none_or(|number| number == limits.global_number)
+            {
                 global.give_back(cost, now);
             }
             Ok(())
@@ -140,7 +142,7 @@ impl TokenBucketPolicy {
     /// Returns whether tokens go back after a layer further in has refused the request for `reason`.
     pub(super) fn refunds(&self, reason: Reason) -> bool {
         match &self.config.refund {
-            Some(refund) => catch_unwind(AssertUnwindSafe(|| refund(reason))).unwrap_or(false),
+            Some(refund) => caught(|| refund(reason)).unwrap_or(false),
             None => matches!(reason, Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable),
         }
     }
@@ -152,6 +154,16 @@ impl TokenBucketPolicy {
         self.buckets.apply(&self.limits.present().revision);
     }
 
+    /// Removes the rate of a tier; returns whether it had one.
+    pub(super) fn remove_rate(&self, tier: &Tier) -> bool {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = self.limits.try_replace(|limits| limits.without_rate(tier, self.context.clock.now()).ok_or(()));
+        if replaced.is_ok() {
+            self.buckets.apply(&self.limits.present().revision);
+        }
+        replaced.is_ok()
+    }
+
     /// Calls `with` with the limits in force, again if a rate changes meanwhile.
     pub(super) fn with_limits<T>(&self, with: impl Fn(&Limits) -> Result<T, TableError>) -> T {
         loop {
@@ -161,17 +173,19 @@ impl TokenBucketPolicy {
         }
     }
 
+    /// Returns the refusal of a request with this shortage.
     #[cold]
-    fn refuse(&self, shortage: Shortage, cost: Cost) -> Refusal {
+    fn conclude(&self, shortage: Shortage, cost: Cost) -> Result<(), Refusal> {
         let refusal = |reason| self.context.refusal(reason);
-        match shortage {
+        Err(match shortage {
+            Shortage::NoneShared => return Ok(()),
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
             }
             // Neither the limit nor the use of a shared bucket is reported: it would show the traffic of others.
             Shortage::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
             Shortage::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
-        }
+        })
     }
 
     /// Returns the number of clients in the fullest table.

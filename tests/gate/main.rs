@@ -5,6 +5,7 @@ mod body_table;
 mod edges;
 mod forks;
 mod head_permits;
+mod panic_payloads;
 mod panics;
 mod peer_faults;
 mod permit;

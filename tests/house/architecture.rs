@@ -204,6 +204,17 @@ fn table_names_every_module_and_no_other() {
     }));
 }
 
+/// A bare catch drops the payload of the panic, whose `Drop` may panic.
+#[test]
+fn panics_are_caught_in_one_place() {
+    let bare = |(file, text): &(PathBuf, String)| {
+        let is_test = file.components().any(|part| part.as_os_str() == "tests");
+        let is_catch = !is_test && text.contains("catch_unwind");
+        is_catch.then(|| file.display().to_string())
+    };
+    assert_eq!(this_crate().iter().filter_map(bare).collect::<Vec<_>>(), ["gate/panics.rs"]);
+}
+
 /// Each check finds a planted breach.
 mod planted {
     use super::*;

@@ -6,6 +6,7 @@ mod headers;
 mod layer;
 mod peer_faults;
 mod rate_changes;
+mod refunds;
 mod several_rates;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,10 +1,6 @@
 //! Permit of a request: holds its charge until the response has ended.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderValue, Response, StatusCode};
 
@@ -17,7 +13,7 @@ use super::{
     settings::ServedRequest,
 };
 use crate::{
-    gate::{Event, Outcome, Permit, PolicyContext},
+    gate::{Event, Outcome, Permit, PolicyContext, caught},
     identity::Client,
     quota::{
         account::{Nearest, Now},
@@ -319,7 +315,7 @@ impl Open {
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
         let served = ServedRequest { status: self.status, complete };
-        self.has_recorded() || catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
+        self.has_recorded() || caught(|| charge_when(&served)).unwrap_or(true)
     }
 }
 
