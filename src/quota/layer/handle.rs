@@ -114,7 +114,7 @@ impl Quotas {
     /// first one charged.
     ///
     /// # Errors
-    /// If it was rolled back before or is not known any more, or the store does not answer.
+    /// If it was rolled back before or is not known any more, an amount is above 2^53 - 1, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -279,8 +279,14 @@ impl Common {
         observers.emit(&Event::UnknownUnit { policy, unit: unit.as_str() });
     }
 
-    /// Settles a charge, and emits the warnings that it causes.
+    /// Settles a charge, and emits the warnings that it causes, and amounts that no counter holds.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
+        if let Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } = settlement {
+            let PolicyContext { name: policy, observers, .. } = &self.context;
+            for (kind, amount) in used.beyond_most().chain(actual.beyond_most()).filter(|(kind, _)| self.counts(kind)) {
+                observers.emit(&Event::AmountCut { policy, kind: kind.as_str(), amount });
+            }
+        }
         warn(&self.context, &self.store.settle(receipt, settlement, self.now()));
     }
 
