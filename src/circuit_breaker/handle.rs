@@ -7,9 +7,10 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit};
+use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit, trip::Trip};
 use crate::{
     circuit_state::CircuitState,
     classify::Verdict,
@@ -84,6 +85,58 @@ impl CircuitBreaker {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.circuit.counts(self.circuit.shared.context.clock.now())
+    }
+
+    /// Returns the rules by which the circuit opens, with the `slow_after` of the layer where they have none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).trip(Trip::consecutive(3)).probes(4).handle();
+    /// assert_eq!(breaker.trip(), Trip::consecutive(3).slow_after(Duration::from_secs(2)));
+    /// assert_eq!(breaker.trip().to_string(), "3 consecutive failures");
+    /// assert_eq!((breaker.probes(), breaker.close_after()), (4, 4));
+    /// assert_eq!(breaker.recovery_timeout(), Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn trip(&self) -> Trip {
+        self.circuit.shared.trip
+    }
+
+    /// Returns the time from which on a call is slow.
+    #[must_use]
+    pub fn slow_after(&self) -> Duration {
+        self.circuit.shared.trip.slow_bound()
+    }
+
+    /// Returns the time from opening to the first probe, without jitter.
+    #[must_use]
+    pub fn recovery_timeout(&self) -> Duration {
+        self.circuit.shared.recovery.open.first
+    }
+
+    /// Returns the cap of the open time, without jitter.
+    #[must_use]
+    pub fn max_open(&self) -> Duration {
+        self.circuit.shared.recovery.open.longest
+    }
+
+    /// Returns the number of probes that may be under way at once in a half-open circuit.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.circuit.shared.recovery.probes
+    }
+
+    /// Returns the number of probes that must succeed to close the circuit.
+    #[must_use]
+    pub fn close_after(&self) -> u32 {
+        self.circuit.shared.recovery.close_after
+    }
+
+    /// Returns the time after which a probe without an answer loses its slot.
+    #[must_use]
+    pub fn probe_timeout(&self) -> Duration {
+        self.circuit.shared.recovery.probe_timeout
     }
 
     /// Refuses all calls until another command.
@@ -195,6 +248,9 @@ impl fmt::Debug for CircuitBreaker {
 
 /// Error of [`CircuitBreaker::call`].
 ///
+/// It is an [`Error`] for every `E` with `Debug` and `Display`, and for no other, because its text is that of `E`: without
+/// these bounds, the text of every inner error would be lost.
+///
 /// ```
 /// use std::time::Duration;
 /// use tollgate::{CallError, CircuitBreakerLayer};
@@ -226,9 +282,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
-/// For every error with a text, so that `?` works in functions that return `Box<dyn Error>`, with texts and boxed errors
-/// too. These have no `source`, so there is none here: to walk the causes of an inner error, match
-/// [`Inner`](CallError::Inner).
+/// For every inner error with a text, so that `?` works in functions that return `Box<dyn Error>`, also with `&str` and
+/// boxed errors. Those are no [`Error`] themselves, so that there is no `source` here: to walk the causes of an inner
+/// error, match [`Inner`](CallError::Inner).
 impl<E: fmt::Debug + fmt::Display> Error for CallError<E> {}
 
 /// An operation and the guard that watches its code, which may also panic when the operation is dropped.

@@ -149,7 +149,8 @@ impl TokenBuckets {
 
     /// Changes the rate of a tier, or gives it one of its own, from the next request on; see [`set_rate`](Self::set_rate).
     ///
-    /// A tier without a rate of its own shares the usual one and its buckets. Its first own rate begins with fresh buckets.
+    /// A tier without a rate of its own shares the usual one and its buckets. Its first own rate begins with fresh buckets,
+    /// and one after a [removal](Self::remove_tier_rate) with those that it had.
     ///
     /// ```
     /// # use tollgate::{Client, Rate, TokenBucketLayer};
@@ -159,6 +160,29 @@ impl TokenBuckets {
     /// ```
     pub fn set_rate_for(&self, tier: impl Into<Tier>, rate: Rate) {
         self.0.set_rate(Some(tier.into()), rate);
+    }
+
+    /// Removes the rate of a tier, whose clients have the usual rate from the next request on; returns whether there was
+    /// one.
+    ///
+    /// These clients then take from their buckets of the usual rate, which they had not used. Tokens that are missing in
+    /// their buckets of the tier go on arriving at the removed rate. Those that are still missing when the tier gets a
+    /// rate again stay missing, so that a removal refills no bucket.
+    ///
+    /// ```
+    /// # use tollgate::{Client, Cost, FakeClock, Rate, TokenBucketLayer};
+    /// # let layer = TokenBucketLayer::new(Rate::per_second(1).burst(10)).clock(FakeClock::new());
+    /// let buckets = layer.rate_for("pro", Rate::per_second(100)).handle();
+    /// let alice = Client::named("alice").with_tier("pro");
+    /// buckets.check(&alice, Cost::new(60)).unwrap();
+    /// assert!(buckets.remove_tier_rate("pro"));
+    /// assert_eq!(buckets.peek(&alice).remaining, 10);
+    /// buckets.set_rate_for("pro", Rate::per_second(100));
+    /// assert_eq!(buckets.peek(&alice).remaining, 40);
+    /// assert!(!buckets.remove_tier_rate("gold"));
+    /// ```
+    pub fn remove_tier_rate(&self, tier: impl Into<Tier>) -> bool {
+        self.0.remove_rate(&tier.into())
     }
 
     /// Changes the global rate of all clients together, or ends it.

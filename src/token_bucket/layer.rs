@@ -69,7 +69,31 @@ impl PolicyConfig for TokenBucketConfig {
     }
 }
 
-/// A service behind a [`TokenBucketLayer`].
+/// A service behind a [`TokenBucketLayer`], by a name that a field can have.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tollgate::{Rate, TokenBucketLayer, TokenBucketService};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// /// A server over any handler.
+/// struct Server<S> {
+///     service: TokenBucketService<S>,
+/// }
+///
+/// impl<S> Server<S> {
+///     fn new(handler: S) -> Self {
+///         Self { service: TokenBucketLayer::new(Rate::per_second(50)).layer(handler) }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let server = Server::new(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::from("hello")))));
+/// let peer: std::net::SocketAddr = "192.0.2.7:4711".parse().unwrap();
+/// let response = server.service.oneshot(Request::get("/").extension(peer).body(String::new()).unwrap()).await.unwrap();
+/// assert_eq!(response.headers()["ratelimit"], "\"default\";r=49;t=1");
+/// # });
+/// ```
 pub type TokenBucketService<S> = Gate<S, TokenBucketPolicy>;
 
 gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");

@@ -119,7 +119,7 @@ impl TokenBucketPolicy {
             (bucket.map(|bucket| limit.bucket(full_at(bucket))), ())
         };
         self.with_limits(|limits| {
-            if let Some(limit) = limits.by_tier.values().find(|limit| limit.number == number) {
+            if let Some(limit) = limits.numbered(number) {
                 match self.buckets.table.update(limit.key(tag), now, &limits.revision, |bucket| fuller(limit, bucket)) {
                     Err(TableError::Stale) => return Err(TableError::Stale),
                     Ok(()) | Err(TableError::Full) => {} // a client without a bucket has all of its tokens
@@ -152,6 +152,16 @@ impl TokenBucketPolicy {
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.limits.replace(|limits| limits.with_rate(tier, rate, self));
         self.buckets.apply(&self.limits.present().revision);
+    }
+
+    /// Removes the rate of a tier; returns whether it had one.
+    pub(super) fn remove_rate(&self, tier: &Tier) -> bool {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = self.limits.try_replace(|limits| limits.without_rate(tier, self.context.clock.now()).ok_or(()));
+        if replaced.is_ok() {
+            self.buckets.apply(&self.limits.present().revision);
+        }
+        replaced.is_ok()
     }
 
     /// Calls `with` with the limits in force, again if a rate changes meanwhile.

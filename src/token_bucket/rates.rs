@@ -48,11 +48,25 @@ pub(super) struct Limits {
     pub(super) others: Option<OtherLimits>,
     /// Limit of the bucket that newcomers share while the table is full; the usual one if there is none.
     overflow: Option<Arc<RateLimit>>,
+    /// Rates that tiers had, while a bucket of theirs may lack tokens.
+    removed: Vec<RemovedRate>,
+    /// Greatest number that a limit has had. None is used again, so that tokens go back to no bucket of another tier.
+    issued: u32,
     /// Revision of the rates of clients.
     pub(super) revision: Revision,
     /// Number of the global bucket, or of its absence. A bucket at another rate has the number of its predecessor, whose
     /// missing tokens it has; a fresh one has a number of its own.
     pub(super) global_number: u64,
+}
+
+/// A rate that a tier had. A tier that gets a rate again finds its buckets with the tokens that are missing: otherwise each
+/// removal would refill them.
+#[derive(Clone)]
+struct RemovedRate {
+    tier: Tier,
+    limit: Arc<RateLimit>,
+    /// Time from which on no bucket of the rate is stored.
+    ends: u64,
 }
 
 impl RateLimit {
@@ -102,6 +116,17 @@ impl RateLimit {
         Bucket { until: full_at.saturating_add(self.kept), limit: self.number }
     }
 
+    /// Returns the change of this rate to another.
+    fn change_to(&self, to: Rate, at: Moment) -> RateChange {
+        RateChange { limit: self.number, from: self.rate, to, burst: self.burst, at }
+    }
+
+    /// Returns the time until which a bucket that was emptied at `now` is stored.
+    fn ends(&self, now: Moment) -> u64 {
+        let fills = self.rate.interval_ns().saturating_mul(self.burst);
+        now.as_nanos().saturating_add(fills).saturating_add(self.kept)
+    }
+
     /// Returns the time for which the remaining tokens suffice at the full rate; without any, the time until the next one.
     pub(super) fn reset(&self, level: &Level) -> Duration {
         match level.remaining {
@@ -123,7 +148,8 @@ impl Limits {
         let further = config.further.iter().map(|rate| FurtherRate::new(limit(rate), buckets())).collect();
         let global = config.global.map(|rate| Arc::new(GlobalBucket::new(rate)));
         let others = OtherLimits { further, global }.if_any();
-        Self { by_tier, overflow, others, revision: Revision::default(), global_number: 0 }
+        let (issued, revision) = (numbers.next().unwrap_or(UNKNOWN) - 1, Revision::default());
+        Self { by_tier, overflow, others, removed: Vec::new(), issued, revision, global_number: 0 }
     }
 
     /// Returns the further rates of each client, each with the buckets of its own.
@@ -139,19 +165,44 @@ impl Limits {
     /// Returns the same rates with another one for a tier, or with another usual one.
     pub(super) fn with_rate(&self, tier: Option<Tier>, to: Rate, policy: &TokenBucketPolicy) -> Self {
         let TokenBucketPolicy { context, config, .. } = policy;
+        let now = context.clock.now();
         let mut limits = self.clone();
-        let (number, burst) = if let Some(old) = self.by_tier.get(tier.as_ref()) {
-            let change =
-                RateChange { limit: old.number, from: old.rate, to, burst: old.burst, at: context.clock.now() };
-            limits.revision = self.revision.after(change);
+        limits.forget_removed(now);
+        let removed = limits.removed.iter().position(|removed| Some(&removed.tier) == tier.as_ref());
+        let removed = removed.map(|place| limits.removed.swap_remove(place).limit);
+        let (number, burst) = if let Some(old) = self.by_tier.get(tier.as_ref()).or(removed.as_ref()) {
+            limits.revision = self.revision.after(old.change_to(to, now));
             (old.number, old.burst)
         } else {
-            let numbers = self.by_tier.values().chain(&self.overflow).map(|limit| limit.number);
-            (numbers.max().unwrap_or_default() + 1, 0)
+            limits.issued = (self.issued + 1).min(UNKNOWN - 1);
+            (limits.issued, 0)
         };
         let limit = RateLimit::new(number, to, burst, context, config, policy.itself());
         limits.by_tier.set(tier, Arc::new(RateLimit { global_number: self.global_number, ..limit }));
         limits
+    }
+
+    /// Returns the same rates without that of a tier; `None` if it has none.
+    pub(super) fn without_rate(&self, tier: &Tier, now: Moment) -> Option<Self> {
+        let limit = Arc::clone(self.by_tier.get(Some(tier))?);
+        let mut limits = self.clone();
+        limits.by_tier.remove(tier);
+        // It changes no bucket: it turns away callers that have read the rate and have not taken their tokens yet.
+        limits.revision = self.revision.after(limit.change_to(limit.rate, now));
+        limits.forget_removed(now);
+        limits.removed.push(RemovedRate { tier: tier.clone(), ends: limit.ends(now), limit });
+        Some(limits)
+    }
+
+    /// Forgets removed rates whose buckets are all full.
+    fn forget_removed(&mut self, now: Moment) {
+        self.removed.retain(|removed| removed.ends > now.as_nanos());
+    }
+
+    /// Returns the limit of clients with this number, in force or removed.
+    pub(super) fn numbered(&self, number: u32) -> Option<&RateLimit> {
+        let removed = self.removed.iter().map(|removed| &removed.limit);
+        self.by_tier.values().chain(removed).find(|limit| limit.number == number).map(|limit| &**limit)
     }
 
     /// Returns the same rates with another global one, whose bucket has the same missing tokens.

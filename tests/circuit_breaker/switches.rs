@@ -99,3 +99,24 @@ fn invalid_settings_are_rejected_with_a_reason() {
         CircuitBreakerLayer::for_client(10 * SECOND).try_trip(Trip::failure_rate(0.5).min_requests(101)).unwrap_err();
     assert_eq!(invalid.to_string(), "min_requests must be at most the window of 100, got 101");
 }
+
+#[test]
+fn getters_return_the_rules_in_force() {
+    let recovery = |breaker: &CircuitBreaker| {
+        let times = [breaker.recovery_timeout(), breaker.max_open(), breaker.probe_timeout(), breaker.slow_after()];
+        (times.map(|time| time.as_secs()), breaker.probes(), breaker.close_after())
+    };
+    let server = CircuitBreakerLayer::for_server().handle();
+    assert_eq!((server.trip(), recovery(&server)), (Trip::failure_rate(0.5), ([10, 60, 30, 10], 1, 1)));
+
+    let trip = Trip::consecutive(2);
+    let layer = CircuitBreakerLayer::for_client(40 * SECOND).trip(trip).recovery_timeout(90 * SECOND).probes(3);
+    let client = layer.fork().per_host().handle();
+    assert_eq!((client.trip(), recovery(&client)), (trip.slow_after(40 * SECOND), ([90, 90, 40, 40], 3, 3)));
+    let host = client.key(CircuitBreakerLayer::host_key("example.org:80").unwrap()).unwrap();
+    assert_eq!((host.trip(), recovery(&host)), (client.trip(), recovery(&client)));
+
+    let layer = layer.max_open(100 * SECOND).probe_timeout(7 * SECOND).close_after(5).trip(trip.slow_after(SECOND));
+    let client = layer.handle();
+    assert_eq!((client.trip(), recovery(&client)), (trip.slow_after(SECOND), ([90, 100, 7, 1], 3, 5)));
+}

@@ -27,6 +27,9 @@ enum Step {
         tier: usize,
         rate: Rate,
     },
+    Remove {
+        tier: usize,
+    },
     Pass {
         time: Duration,
     },
@@ -54,6 +57,7 @@ fn steps(initial: bool, back: u32) -> impl Strategy<Value = Vec<Step>> {
                 .prop_map(|(client, tier, cost, waits)| Step::Ask { client, tier, cost, waits }),
             2 => (0..2_usize, 0..3_usize).prop_map(|(client, tier)| Step::Read { client, tier }),
             2 => (0..3_usize, rate(initial)).prop_map(|(tier, rate)| Step::Set { tier, rate }),
+            1 => (1..3_usize).prop_map(|tier| Step::Remove { tier }),
             3 => times.clone().prop_map(|time| Step::Pass { time }),
             back => times.prop_map(|time| Step::SetBack { time }),
         ],
@@ -73,6 +77,8 @@ struct Missing {
 /// The book: a bucket for each client and each rate in force, without rounding.
 struct Book {
     rates: HashMap<usize, Rate>,
+    /// Rates that tiers had, by which their buckets go on filling.
+    removed: HashMap<usize, Rate>,
     missing: HashMap<(usize, usize), Missing>,
     /// Time that has passed, without the steps back.
     now: u128,
@@ -85,7 +91,7 @@ impl Book {
     }
 
     fn refill(&mut self, client: usize, limit: usize) -> &mut Missing {
-        let (rate, now) = (self.rates[&limit], self.now);
+        let (rate, now) = (self.rates.get(&limit).unwrap_or_else(|| &self.removed[&limit]), self.now);
         let missing = self.missing.entry((client, limit)).or_default();
         let came = (now - missing.at) * (WHOLE / rate.interval().as_nanos());
         *missing = match missing.parts.saturating_sub(came) {
@@ -96,10 +102,18 @@ impl Book {
     }
 
     fn set(&mut self, tier: usize, rate: Rate) {
-        if self.rates.contains_key(&tier) {
+        if self.rates.contains_key(&tier) || self.removed.contains_key(&tier) {
             (0..2).for_each(|client| self.refill(client, tier).rounded += WHOLE / rate.interval().as_nanos());
         }
         self.rates.insert(tier, rate);
+        self.removed.remove(&tier);
+    }
+
+    /// Returns whether the tier had a rate.
+    fn remove(&mut self, tier: usize) -> bool {
+        let rate = self.rates.remove(&tier);
+        self.removed.extend(rate.map(|rate| (tier, rate)));
+        rate.is_some()
     }
 
     /// Returns the nanoseconds until `cost` fits, for an exact bucket and for one that was rounded at each change.
@@ -119,7 +133,8 @@ impl Book {
 fn agree(steps: Vec<Step>, usual: Rate, pro: Rate, exact: bool) {
     let clock = FakeClock::new();
     let buckets = TokenBucketLayer::new(usual).rate_for("pro", pro).clock(clock.clone()).handle();
-    let mut book = Book { rates: HashMap::from([(0, usual), (1, pro)]), missing: HashMap::new(), now: 0 };
+    let rates = HashMap::from([(0, usual), (1, pro)]);
+    let mut book = Book { rates, removed: HashMap::new(), missing: HashMap::new(), now: 0 };
     let names = [0, 1].map(|number| Client::named(format!("client {number}")));
     let keys = |client: usize, tier: usize| match TIERS[tier] {
         Some(tier) => names[client].clone().with_tier(tier),
@@ -153,6 +168,9 @@ fn agree(steps: Vec<Step>, usual: Rate, pro: Rate, exact: bool) {
                     Some(name) => buckets.set_rate_for(name, rate),
                     None => buckets.set_rate(rate),
                 }
+            }
+            Step::Remove { tier } => {
+                assert_eq!(buckets.remove_tier_rate(TIERS[tier].unwrap()), book.remove(tier));
             }
             Step::Pass { time } => pass(&mut book, time),
             Step::SetBack { time } => clock.set_back(time.min(Duration::from_nanos(clock.now().as_nanos() - 1))),
@@ -221,6 +239,46 @@ fn debt_above_a_new_burst_is_waited_for() {
     buckets.set_rate(Rate::per_second(2));
     assert_eq!(buckets.peek(&alice).full_in, Duration::from_secs(5));
     assert_eq!(buckets.check(&alice, Cost::ONE).unwrap_err().retry_after(), Some(Duration::from_millis(4_500)));
+}
+
+#[test]
+fn removed_rate_leaves_the_tier_to_the_usual_one() {
+    let clock = FakeClock::new();
+    let layer =
+        TokenBucketLayer::new(Rate::per_second(2)).rate_for("pro", Rate::every(Duration::from_secs(10)).burst(6));
+    let buckets = layer.clock(clock.clone()).handle();
+    let (free, pro) = (Client::named("alice"), Client::named("alice").with_tier("pro"));
+    buckets.check(&free, Cost::ONE).unwrap();
+    buckets.check(&pro, Cost::new(6)).unwrap();
+    let wait = buckets.check(&pro, Cost::ONE).unwrap_err().retry_after().unwrap();
+    assert!(buckets.remove_tier_rate("pro"));
+    assert!(!buckets.remove_tier_rate("pro"));
+    assert_eq!((buckets.tier_rates(), buckets.peek(&pro)), (vec![], buckets.peek(&free)));
+    clock.advance(wait);
+    buckets.check(&pro, Cost::new(2)).unwrap();
+    assert_eq!(buckets.peek(&free).remaining, 0, "one bucket");
+    buckets.give_back(&pro, Cost::ONE);
+    assert_eq!(buckets.peek(&free).remaining, 1);
+}
+
+#[test]
+fn removal_refills_no_bucket_of_the_tier() {
+    let clock = FakeClock::new();
+    let (usual, own) = (Rate::per_second(1), Rate::every(Duration::from_secs(10)).burst(5));
+    let buckets = TokenBucketLayer::new(usual).clock(clock.clone()).handle();
+    let [pro, gold] = ["pro", "gold"].map(|tier| Client::named("alice").with_tier(tier));
+    buckets.set_rate_for("pro", own);
+    buckets.check(&pro, Cost::new(5)).unwrap();
+    for remaining in 0..5 {
+        assert!(buckets.remove_tier_rate("pro"));
+        buckets.set_rate_for("gold", own);
+        assert_eq!(buckets.peek(&gold).remaining, 5, "a bucket of its own");
+        assert!(buckets.remove_tier_rate("gold"));
+        buckets.set_rate_for("pro", Rate::per_second(1).burst(5));
+        assert_eq!(buckets.peek(&pro).remaining, remaining);
+        buckets.set_rate_for("pro", own);
+        clock.advance(Duration::from_secs(10));
+    }
 }
 
 proptest! {

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, Client, Cost, FakeClock, GateLayer, Identify, MaybeFuture, PeerIp, PolicyName, Rate, Reason, Refusal,
-    RequestHead, TokenBucketLayer, TokenBuckets,
+    Admit, Client, Cost, Digester, FakeClock, GateLayer, Identify, MaybeFuture, PeerIp, PolicyName, Rate, Reason,
+    Refusal, RequestHead, TokenBucketLayer, TokenBuckets,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -90,4 +90,38 @@ async fn token_of_a_shared_further_bucket_stays_spent() {
     };
     let client = refused_after(&layer, change).await;
     assert_eq!(layer.handle().peek(&client).remaining, 3, "it took nothing from its own bucket");
+}
+
+fn of_client(layer: TokenBucketLayer, client: &Client) -> TokenBucketLayer {
+    let client = client.clone();
+    layer.clock(FakeClock::new()).identify_by(move |_: &RequestHead<'_>, _: &Digester| Some(client.clone()))
+}
+
+#[tokio::test]
+async fn token_goes_back_under_a_rate_that_was_removed() {
+    let pro = Client::named("alice").with_tier("pro");
+    let layer = of_client(TokenBucketLayer::new(hourly(9)).rate_for("pro", hourly(9)), &pro);
+    let buckets = layer.handle();
+    let removes = buckets.clone();
+    refused_after(&layer, move |_| assert!(removes.remove_tier_rate("pro"))).await;
+    buckets.set_rate_for("pro", hourly(9));
+    assert_eq!(buckets.peek(&pro).remaining, 9);
+}
+
+/// Buckets of the removed rate are full after an hour, and forgotten.
+#[tokio::test]
+async fn token_of_a_forgotten_rate_goes_to_no_new_bucket() {
+    let pro = Client::named("alice").with_tier("pro");
+    let layer = of_client(TokenBucketLayer::new(hourly(9)).rate_for("pro", hourly(9)), &pro);
+    let (clock, same) = (FakeClock::new(), pro.clone());
+    let layer = layer.clock(clock.clone());
+    let buckets = layer.handle();
+    refused_after(&layer, move |_| {
+        assert!(buckets.remove_tier_rate("pro"));
+        clock.advance(Duration::from_secs(3_600));
+        buckets.set_rate_for("pro", hourly(9));
+        buckets.check(&same, Cost::new(4)).unwrap();
+    })
+    .await;
+    assert_eq!(layer.handle().peek(&pro).remaining, 5);
 }

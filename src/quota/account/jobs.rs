@@ -1,25 +1,21 @@
 //! Jobs of a client that were charged.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
-use super::{ChargeScope, reservations::STEPS};
+use super::{
+    ChargeScope,
+    due_map::{DueMap, STEPS},
+};
 use crate::{
     identity::Digest,
     quota::{Amounts, JobOutcome, JobState},
     time::Moment,
 };
 
-/// The jobs of one client: a job is remembered from its admission until long after its end.
+/// The jobs of one client: a job is remembered from its admission until long after its end. One that has ended is due
+/// when it is forgotten; one that runs is never due.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Jobs {
-    /// A tree, because a table would be moved as a whole when it grows.
-    all: BTreeMap<Digest, Known>,
-    /// Jobs that have ended, by the time at which they are forgotten.
-    ended: BTreeSet<(Moment, Digest)>,
-}
+pub(crate) struct Jobs(DueMap<Digest, KnownJob>);
 
 /// A job as the request names it. Only digests of it are remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,11 +29,9 @@ pub(crate) struct Job {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownJob {
     fingerprint: Digest,
     stage: JobStage,
-    /// Time at which it is forgotten; `None` while it runs.
-    forgotten: Option<Moment>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,30 +70,26 @@ pub(crate) enum Duplicate {
 impl Jobs {
     /// Whether the job may start.
     pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
-        match self.all.get(&job.id).filter(|known| !known.is_over(now)) {
+        match self.0.get_at(job.id, now) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
-            Some(Known { stage: JobStage::Running, .. }) => Err(Duplicate::Running),
-            Some(Known { stage: JobStage::Done, .. }) => Err(Duplicate::Done),
-            Some(Known { stage: JobStage::Interrupted(_), .. }) => Err(Duplicate::Unknown { may_run: false }),
-            None if self.all.len() >= most => Err(Duplicate::Full(self.ended.first().map(|(due, _)| due.since(now)))),
+            Some(KnownJob { stage: JobStage::Running, .. }) => Err(Duplicate::Running),
+            Some(KnownJob { stage: JobStage::Done, .. }) => Err(Duplicate::Done),
+            Some(KnownJob { stage: JobStage::Interrupted(_), .. }) => Err(Duplicate::Unknown { may_run: false }),
+            None if self.0.len() >= most => Err(Duplicate::Full(self.0.next_due().map(|due| due.since(now)))),
             None => Ok(()),
         }
     }
 
     pub(super) fn start(&mut self, job: &Job) {
-        let known = Known { fingerprint: job.fingerprint, stage: JobStage::Running, forgotten: None };
-        if let Some(due) = self.all.insert(job.id, known).and_then(|before| before.forgotten) {
-            self.ended.remove(&(due, job.id)); // else the new run would be forgotten with the old one
-        }
+        self.0.insert(job.id, None, KnownJob { fingerprint: job.fingerprint, stage: JobStage::Running });
     }
 
     /// Ends the work of a job: its id is taken until `horizon` from now. `interrupted` has the charge of a job whose
     /// outcome is unknown.
     pub(super) fn end(&mut self, id: Digest, interrupted: Option<JobCharge>, now: Moment, horizon: Duration) {
-        if let Some(known) = self.all.get_mut(&id).filter(|known| known.is_running()) {
+        if let Some(known) = self.0.get_mut(id).filter(|known| known.is_running()) {
             known.stage = interrupted.map_or(JobStage::Done, |charge| JobStage::Interrupted(Box::new(charge)));
-            known.forgotten = Some(now + horizon);
-            self.ended.insert((now + horizon, id));
+            self.0.set_due(id, Some(now + horizon));
         }
     }
 
@@ -110,54 +100,43 @@ impl Jobs {
         outcome: JobOutcome,
         now: Moment,
     ) -> (Option<JobState>, Option<JobCharge>) {
-        let Some(known) = self.all.get_mut(&id).filter(|known| !known.is_over(now)) else { return (None, None) };
-        let state = known.state();
-        if known.is_running() {
+        let Some(state) = self.0.get_at(id, now).map(KnownJob::state) else { return (None, None) };
+        if state != JobState::Unknown {
             return (Some(state), None);
         }
-        let JobStage::Interrupted(charge) = std::mem::replace(&mut known.stage, JobStage::Done) else {
-            return (Some(state), None);
+        let charge = match outcome {
+            JobOutcome::Done => {
+                if let Some(known) = self.0.get_mut(id) {
+                    known.stage = JobStage::Done;
+                }
+                None
+            }
+            JobOutcome::Free => self.0.remove(id).and_then(KnownJob::charge),
         };
-        if outcome == JobOutcome::Done {
-            return (Some(state), None);
-        }
-        if let Some(due) = self.all.remove(&id).and_then(|known| known.forgotten) {
-            self.ended.remove(&(due, id));
-        }
-        (Some(state), Some(*charge))
+        (Some(state), charge)
     }
 
     /// Frees the id of a job that was not worked on.
     pub(super) fn free(&mut self, id: Digest) {
-        if self.all.get(&id).is_some_and(Known::is_running) {
-            self.all.remove(&id);
+        if self.0.get(id).is_some_and(KnownJob::is_running) {
+            self.0.remove(id);
         }
     }
 
     /// Forgets jobs whose time has come, at most [`STEPS`]. The rest can wait: each of them counts as forgotten, and a
     /// place for a new job is free if at least one was.
     pub(super) fn forget(&mut self, now: Moment) {
-        let mut steps = 0..STEPS;
-        while self.ended.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
-            if let Some((_, id)) = self.ended.pop_first() {
-                self.all.remove(&id);
-            }
-        }
+        self.0.expire(now, STEPS, |_, _| {});
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.0.is_empty()
     }
 }
 
-impl Known {
+impl KnownJob {
     fn is_running(&self) -> bool {
         matches!(self.stage, JobStage::Running)
-    }
-
-    /// Whether its time has come, also if it waits for its turn to be forgotten.
-    fn is_over(&self, now: Moment) -> bool {
-        self.forgotten.is_some_and(|due| now >= due)
     }
 
     fn state(&self) -> JobState {
@@ -165,6 +144,14 @@ impl Known {
             JobStage::Running => JobState::Running,
             JobStage::Done => JobState::Done,
             JobStage::Interrupted(_) => JobState::Unknown,
+        }
+    }
+
+    /// Returns the charge of a job whose outcome is unknown.
+    fn charge(self) -> Option<JobCharge> {
+        match self.stage {
+            JobStage::Running | JobStage::Done => None,
+            JobStage::Interrupted(charge) => Some(*charge),
         }
     }
 }

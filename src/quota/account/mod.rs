@@ -32,6 +32,7 @@
 mod counter;
 mod counters;
 mod credits;
+mod due_map;
 mod grants;
 mod jobs;
 mod request;

@@ -1,44 +1,47 @@
 //! Reservations: amounts that are set aside until the work has ended.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU64,
-    time::Duration,
-};
+use std::{num::NonZeroU64, time::Duration};
 
-use super::ChargeScope;
+use super::{
+    ChargeScope,
+    due_map::{DueMap, STEPS},
+};
 use crate::{quota::Amounts, time::Moment};
 
 /// Open reservations of one client, and closed ones that can still be found by their id.
 ///
-/// Those that time changes are in order of their times, so that a call visits only those that are due, at most
-/// [`STEPS`] of them, and each one once for each of its two changes.
+/// A call visits only those that are due, at most [`STEPS`] of them, and each one once for each of its two changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reservations {
-    all: BTreeMap<NonZeroU64, ReservationState>,
-    /// Open reservations that can expire, by the time at which they do.
-    expiring: BTreeSet<(Moment, NonZeroU64)>,
-    /// Closed reservations, by the time at which they are forgotten.
-    closed: BTreeSet<(Moment, NonZeroU64)>,
+    /// Open reservations, due when they expire.
+    open: DueMap<NonZeroU64, ReservationState>,
+    /// Closed and expired reservations, due when they are forgotten. One that expired while a holder will close it is
+    /// not due before.
+    closed: DueMap<NonZeroU64, ClosedReservation>,
 }
 
-/// A reservation and its state.
+/// An open reservation.
 #[derive(Clone, Debug)]
 pub(super) struct ReservationState {
     pub(super) scope: ChargeScope,
-    /// The estimate while it is open or expired; afterwards what was charged.
+    /// The estimate.
     pub(super) amounts: Amounts,
     /// Time of its expiry; `None` if its holder closes it in any case.
     expires: Option<Moment>,
-    stage: Stage,
     /// Set while a holder will close it, so that it is not forgotten after its expiry.
     held: bool,
 }
 
-/// State of a reservation.
+#[derive(Clone, Debug)]
+struct ClosedReservation {
+    stage: Stage,
+    /// As it was while it was open. Its amounts are the estimate if it has expired; otherwise those that were charged.
+    state: ReservationState,
+}
+
+/// State of a reservation that is not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    Open,
     Committed,
     RolledBack,
     Expired,
@@ -57,9 +60,6 @@ pub(crate) enum CloseResult {
     Unknown,
 }
 
-/// Greatest number of reservations that one call expires or forgets, so that no lock is held long.
-pub(crate) const STEPS: usize = 64;
-
 /// Time for which a closed reservation is remembered, as a multiple of the time for which it may be open.
 const REMEMBERED: u32 = 2;
 
@@ -70,17 +70,17 @@ impl Reservations {
     /// Opens a reservation, which is held until it is [detached](Self::detach). One without an expiry is closed by its
     /// holder in any case.
     pub(super) fn open(&mut self, id: NonZeroU64, scope: ChargeScope, amounts: Amounts, expires: Option<Moment>) {
-        self.all.insert(id, ReservationState { scope, amounts, expires, stage: Stage::Open, held: true });
-        self.expiring.extend(expires.map(|expires| (expires, id)));
+        self.open.insert(id, expires, ReservationState { scope, amounts, expires, held: true });
     }
 
     /// Ends the hold on a reservation, which stays open until it is closed by its id or expires.
     pub(super) fn detach(&mut self, id: NonZeroU64, ttl: Duration) {
-        let Some(reserved) = self.all.get_mut(&id) else { return };
-        reserved.held = false;
-        if reserved.stage == Stage::Expired {
-            let expires = reserved.expires;
-            self.remember(id, expires, ttl);
+        if let Some(reserved) = self.open.get_mut(id) {
+            reserved.held = false;
+        } else if let Some(closed) = self.closed.get(id).filter(|closed| closed.stage == Stage::Expired) {
+            let due = closed.forgotten_at(ttl);
+            self.closed.set_due(id, Some(due));
+            forget_beyond(&mut self.closed);
         }
     }
 
@@ -93,36 +93,36 @@ impl Reservations {
         forget: bool,
         ttl: Duration,
     ) -> (CloseResult, Option<ReservationState>) {
-        let Some(reserved) = self.all.get_mut(&id) else { return (CloseResult::Unknown, None) };
-        let before = reserved.stage;
-        let result = match before {
-            Stage::Open => CloseResult::Closed,
+        if let Some(open) = self.open.remove(id) {
+            if !forget {
+                let state = ReservationState { amounts: Amounts::new(), ..open };
+                let closed = ClosedReservation { stage, state };
+                self.closed.insert(id, Some(closed.forgotten_at(ttl)), closed);
+                forget_beyond(&mut self.closed);
+            }
+            return (CloseResult::Closed, Some(open));
+        }
+        let Some(closed) = self.closed.get_mut(id) else { return (CloseResult::Unknown, None) };
+        let result = match closed.stage {
             Stage::Expired if stage == Stage::Committed => CloseResult::Expired,
-            Stage::Committed => CloseResult::AlreadyClosed(Stage::Committed, reserved.amounts.clone()),
+            Stage::Committed => CloseResult::AlreadyClosed(Stage::Committed, closed.state.amounts.clone()),
             before => CloseResult::AlreadyClosed(before, Amounts::new()),
         };
-        let closed = (!matches!(result, CloseResult::AlreadyClosed(..))).then(|| {
-            let closed = reserved.clone();
-            (reserved.stage, reserved.amounts) = (stage, Amounts::new());
-            closed
+        let late = (result == CloseResult::Expired).then(|| {
+            closed.stage = stage;
+            let amounts = std::mem::take(&mut closed.state.amounts);
+            ReservationState { amounts, ..closed.state }
         });
-        let (expires, was_open) = (reserved.expires, before == Stage::Open);
-        if was_open {
-            self.take_place(id, expires);
-        }
         if forget {
-            self.all.remove(&id);
-            self.closed.remove(&(forgotten_at(expires, ttl), id));
-        } else if was_open {
-            self.remember(id, expires, ttl);
+            self.closed.remove(id);
         }
-        (result, closed)
+        (result, late)
     }
 
     /// Stores the amounts that the commit of a reservation charged.
     pub(super) fn charge(&mut self, id: NonZeroU64, charged: Amounts) {
-        if let Some(reserved) = self.all.get_mut(&id).filter(|reserved| reserved.stage == Stage::Committed) {
-            reserved.amounts = charged;
+        if let Some(closed) = self.closed.get_mut(id).filter(|closed| closed.stage == Stage::Committed) {
+            closed.state.amounts = charged;
         }
     }
 
@@ -131,16 +131,14 @@ impl Reservations {
     /// Then it forgets some that were closed long ago. The rest can wait: they change no decision, and
     /// [`expire_one`](Self::expire_one) comes before a close.
     pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&ReservationState)) -> bool {
-        let mut steps = 0..STEPS;
-        while let Some(&(due, id)) = self.expiring.first().filter(|(due, _)| now >= *due) {
-            if steps.next().is_none() {
-                return false;
-            }
-            self.expire_at(due, id, ttl, &mut expired);
+        let steps = self.open.expire(now, STEPS, |id, open| {
+            expired(&open);
+            add_expired(&mut self.closed, id, open, ttl);
+        });
+        if self.open.has_due(now) {
+            return false;
         }
-        while self.closed.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
-            self.forget_first();
-        }
+        self.closed.expire(now, STEPS - steps, |_, _| {});
         true
     }
 
@@ -150,74 +148,54 @@ impl Reservations {
         id: NonZeroU64,
         now: Moment,
         ttl: Duration,
-        mut expired: impl FnMut(&ReservationState),
+        expired: impl FnOnce(&ReservationState),
     ) {
-        let Some(reserved) = self.all.get(&id) else { return };
-        let (expires, stage) = (reserved.expires, reserved.stage);
-        if let (Stage::Open, Some(due)) = (stage, expires)
-            && now >= due
-        {
-            self.expire_at(due, id, ttl, &mut expired);
+        if let Some(open) = self.open.remove_due(id, now) {
+            expired(&open);
+            add_expired(&mut self.closed, id, open, ttl);
         }
-        let due = forgotten_at(expires, ttl);
-        if now >= due && self.closed.remove(&(due, id)) {
-            self.all.remove(&id);
-        }
-    }
-
-    fn expire_at(&mut self, due: Moment, id: NonZeroU64, ttl: Duration, expired: &mut impl FnMut(&ReservationState)) {
-        self.take_place(id, Some(due));
-        if let Some(reserved) = self.all.get_mut(&id) {
-            reserved.stage = Stage::Expired;
-            expired(reserved);
-            if !reserved.held {
-                self.remember(id, Some(due), ttl);
-            }
-        }
-    }
-
-    /// Removes a reservation from those that can expire.
-    fn take_place(&mut self, id: NonZeroU64, expires: Option<Moment>) {
-        if let Some(expires) = expires {
-            self.expiring.remove(&(expires, id));
-        }
-    }
-
-    /// Remembers a reservation that has just been closed or has expired.
-    fn remember(&mut self, id: NonZeroU64, expires: Option<Moment>, ttl: Duration) {
-        self.closed.insert((forgotten_at(expires, ttl), id));
-        if self.closed.len() > MOST_REMEMBERED {
-            self.forget_first();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some((_, id)) = self.closed.pop_first() {
-            self.all.remove(&id);
-        }
+        self.closed.remove_due(id, now);
     }
 
     /// Returns the number of open reservations that can expire.
     pub(super) fn expiring(&self) -> usize {
-        self.expiring.len()
+        self.open.len_with_due()
     }
 
     /// Returns the time at which the next reservation expires.
     pub(super) fn next_expiry(&self) -> Option<Moment> {
-        self.expiring.first().map(|(due, _)| *due)
+        self.open.next_due()
     }
 
-    /// Returns the amounts of a reservation that is not closed.
+    /// Returns the amounts of a reservation: of an open or expired one the estimate.
     pub(super) fn amounts(&self, id: NonZeroU64) -> Option<&Amounts> {
-        self.all.get(&id).map(|reserved| &reserved.amounts)
+        let closed = || self.closed.get(id).map(|closed| &closed.state);
+        self.open.get(id).or_else(closed).map(|state| &state.amounts)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.open.is_empty() && self.closed.is_empty()
     }
 }
 
-/// Returns the time at which a closed reservation is forgotten.
-fn forgotten_at(expires: Option<Moment>, ttl: Duration) -> Moment {
-    expires.map_or(Moment::MAX, |expires| expires + ttl.saturating_mul(REMEMBERED))
+impl ClosedReservation {
+    /// Returns the time at which it is forgotten.
+    fn forgotten_at(&self, ttl: Duration) -> Moment {
+        self.state.expires.map_or(Moment::MAX, |expires| expires + ttl.saturating_mul(REMEMBERED))
+    }
+}
+
+/// Adds a reservation that has just expired.
+fn add_expired(to: &mut DueMap<NonZeroU64, ClosedReservation>, id: NonZeroU64, state: ReservationState, ttl: Duration) {
+    let expired = ClosedReservation { stage: Stage::Expired, state };
+    let due = (!expired.state.held).then(|| expired.forgotten_at(ttl));
+    to.insert(id, due, expired);
+    forget_beyond(to);
+}
+
+/// Forgets a reservation if more than [`MOST_REMEMBERED`] can be forgotten.
+fn forget_beyond(closed: &mut DueMap<NonZeroU64, ClosedReservation>) {
+    if closed.len_with_due() > MOST_REMEMBERED {
+        closed.pop_first();
+    }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, client_setters, gate_layer},
+    gate::{ConfiguredLayer, Gate, client_setters, gate_layer},
     head::RequestHead,
     identity::{Client, Tier},
     kind::Kind,
@@ -54,6 +54,34 @@ use crate::{
 /// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
 /// [`fork`](Self::fork) creates a separate layer.
 pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
+
+/// A service behind a [`QuotaLayer`], by a name that a field can have.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tollgate::{Period, Plan, Quota, QuotaLayer, QuotaService};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// /// A server over any handler.
+/// struct Server<S> {
+///     service: QuotaService<S>,
+/// }
+///
+/// impl<S> Server<S> {
+///     fn new(handler: S) -> Self {
+///         let plan = Plan::new("free").limit(Quota::requests(3_600).per(Period::hour()));
+///         Self { service: QuotaLayer::new(plan).layer(handler) }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let server = Server::new(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::from("hello")))));
+/// let peer: std::net::SocketAddr = "192.0.2.7:4711".parse().unwrap();
+/// let response = server.service.oneshot(Request::get("/").extension(peer).body(String::new()).unwrap()).await.unwrap();
+/// assert!(response.headers()["ratelimit"].to_str().unwrap().contains(";r=3599;"));
+/// # });
+/// ```
+pub type QuotaService<S> = Gate<S, QuotaPolicy>;
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 

@@ -24,14 +24,14 @@ mod settle_job;
 mod tests;
 
 pub use admin::{Cursor, Explanation, LimitExplanation, UsagePage};
-pub use builder::QuotaLayer;
+pub use builder::{QuotaLayer, QuotaService};
 pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, KeptSlot, QuotaStatus};
 pub use error::QuotaError;
 pub use handle::Quotas;
 pub use jobs::{Duplicates, JobIdSource};
 pub use permit::QuotaPermit;
-pub use policy::{QuotaPolicy, QuotaService};
+pub use policy::QuotaPolicy;
 pub use reservation::{CloseOutcome, Reservation, ReservationError, ReservationId};
 pub use run_job::{JobError, JobRun};
 pub use settings::{OnExpiry, OnFailure, ServedRequest};

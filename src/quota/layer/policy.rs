@@ -44,9 +44,6 @@ const STORE_WAIT: Duration = Duration::from_secs(1);
 /// Upper bound of the spread after the start of a window.
 const MOST_SPREAD: Duration = Duration::from_secs(300);
 
-/// A service behind a [`QuotaLayer`](crate::QuotaLayer).
-pub type QuotaService<S> = crate::gate::Gate<S, QuotaPolicy>;
-
 /// Accounts of a layer, and the plans of its clients.
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     identity::Digest,
     kind::Kind,
-    quota::account::{credits::Credits, reservations::STEPS},
+    quota::account::{credits::Credits, due_map::STEPS},
 };
 
 const HORIZON: Duration = Duration::from_secs(3_600);

@@ -5,7 +5,7 @@ use crate::{
     identity::Digest,
     quota::{
         JobOutcome, JobState,
-        account::{ChargeScope, Duplicate, Job, JobCharge, jobs::Jobs, reservations::STEPS},
+        account::{ChargeScope, Duplicate, Job, JobCharge, due_map::STEPS, jobs::Jobs},
     },
 };
 

@@ -1,4 +1,5 @@
 mod credits;
+mod due_map;
 mod grants;
 mod histories;
 mod jobs;

@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use super::*;
 use crate::quota::account::{
     ChargeScope, CloseResult, Stage,
-    reservations::{MOST_REMEMBERED, Reservations, STEPS},
+    due_map::STEPS,
+    reservations::{MOST_REMEMBERED, Reservations},
 };
 
 const ONE: Duration = Duration::from_nanos(1);

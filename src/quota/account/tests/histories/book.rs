@@ -20,8 +20,8 @@ pub(super) struct Entry {
     pub(super) counts: [u64; 3],
     pub(super) used: [u64; 2],
     pub(super) reserved: [u64; 2],
-    /// The reservation, the time of its expiry, and its end.
-    pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
+    /// The reservation, the time of its expiry, and its end; `None` while it is open.
+    pub(super) hold: Option<(NonZeroU64, Moment, Option<Stage>)>,
     /// Requested amounts and their time. They are refunded completely, and once.
     pub(super) estimate: [Option<u64>; 2],
     pub(super) scope: Option<ChargeScope>,
@@ -58,10 +58,10 @@ impl Book {
             }
         }
         for entry in &mut self.entries {
-            if let Some((_, expires, stage @ Stage::Open)) = &mut entry.hold
+            if let Some((_, expires, stage @ None)) = &mut entry.hold
                 && now.moment >= *expires
             {
-                *stage = Stage::Expired;
+                *stage = Some(Stage::Expired);
                 if charge_expired {
                     entry.used = entry.reserved;
                 }
@@ -120,7 +120,7 @@ impl Book {
 
     /// Returns the number of open reservations.
     pub(super) fn expiring(&self) -> usize {
-        self.entries.iter().filter(|entry| matches!(entry.hold, Some((_, _, Stage::Open)))).count()
+        self.entries.iter().filter(|entry| matches!(entry.hold, Some((_, _, None)))).count()
     }
 
     /// Acquires the slot that the account should choose: a free one, or an overdue one.

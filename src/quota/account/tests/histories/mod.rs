@@ -152,7 +152,7 @@ impl History {
                 prop_assert!(fits && !crowded, "admitted {amounts:?} at {limits:?}");
                 prop_assert_eq!((taken.reservation.is_some(), taken.lease.is_some()), (reserve, counted));
                 let (used, reserved) = if reserve { ([0; 2], plain(asked)) } else { (plain(asked), [0; 2]) };
-                let hold = taken.reservation.map(|id| (id, self.now.moment + TTL, Stage::Open));
+                let hold = taken.reservation.map(|id| (id, self.now.moment + TTL, None));
                 if let Some((id, ..)) = hold.filter(|(id, ..)| is_detached(*id)) {
                     self.account.detach(id, &self.settings);
                 }
@@ -206,7 +206,7 @@ impl History {
         &mut self,
         used: [u64; 2],
         reserved: [u64; 2],
-        hold: Option<(NonZeroU64, Moment, Stage)>,
+        hold: Option<(NonZeroU64, Moment, Option<Stage>)>,
         asked: [Option<u64>; 2],
         scope: Option<ChargeScope>,
     ) {
@@ -221,27 +221,25 @@ impl History {
         let said = commit.map(|tokens| tokens.map_or_else(Amounts::new, |tokens| Amounts::from(("tokens", tokens))));
         let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.settings);
         // A held reservation is not forgotten after its expiry.
-        let may_be = stage != Stage::Open && (stage != Stage::Expired || is_detached(id));
+        let may_be = stage.is_some_and(|stage| stage != Stage::Expired || is_detached(id));
         let forgotten = may_be && self.now.moment >= expires + TTL * 2;
         match (stage, closed, commit) {
-            (Stage::Open, CloseResult::Closed, None) => {
+            (None, CloseResult::Closed, None) => {
                 entry.reserved = [0; 2];
-                entry.hold = Some((id, expires, Stage::RolledBack));
+                entry.hold = Some((id, expires, Some(Stage::RolledBack)));
             }
-            (Stage::Open, CloseResult::Closed, Some(tokens)) | (Stage::Expired, CloseResult::Expired, Some(tokens)) => {
+            (None, CloseResult::Closed, Some(tokens)) | (Some(Stage::Expired), CloseResult::Expired, Some(tokens)) => {
                 // Up to what its own windows still hold; the rest is used now.
-                let returned = stage == Stage::Expired && !self.settings.charge_expired;
+                let returned = stage.is_some() && !self.settings.charge_expired;
                 let held = if returned { [0; 2] } else { plain(entry.estimate) };
                 let actual = plain([entry.estimate[0], tokens.or(entry.estimate[1])]);
                 entry.reserved = [0; 2];
                 entry.used = [0, 1].map(|kind| actual[kind].min(held[kind]));
-                entry.hold = Some((id, expires, Stage::Committed));
+                entry.hold = Some((id, expires, Some(Stage::Committed)));
                 let beyond = [0, 1].map(|kind| Some(actual[kind] - entry.used[kind]).filter(|rest| *rest > 0));
                 self.enter(plain(beyond), [0; 2], None, beyond, None);
             }
-            (Stage::Committed | Stage::RolledBack | Stage::Expired, CloseResult::AlreadyClosed(before, _), _) => {
-                prop_assert_eq!(before, stage)
-            }
+            (Some(stage), CloseResult::AlreadyClosed(before, _), _) => prop_assert_eq!(before, stage),
             (_, CloseResult::Unknown, _) => prop_assert!(forgotten),
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         }
