@@ -124,8 +124,9 @@ pub enum Event<'a> {
     },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
     ///
-    /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and
-    /// units that the settlement would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
+    /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends at once, as if it
+    /// had expired ([`on_expiry`](crate::QuotaLayer::on_expiry)), and other units that the settlement would have charged
+    /// are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
     /// pass without the store, an admission passes all the same. Its record is set aside in a file beside the spool, which
     /// `why` names.
     StoreRejected {

@@ -160,7 +160,7 @@ impl Reservation {
     /// # }
     /// ```
     pub fn roll_back(mut self) {
-        self.end(&Settlement::Void(&Amounts::new()));
+        self.end(&Settlement::Void(None));
     }
 
     /// Leaves the reservation open for [`commit`](crate::Quotas::commit) or [`roll_back`](crate::Quotas::roll_back) by
@@ -190,7 +190,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let (recorded, none) = (std::mem::take(&mut self.recorded), Amounts::new());
-        let returned = Settlement::Void(&none);
+        let returned = Settlement::Void(None);
         self.end(&if recorded.is_empty() { returned } else { Settlement::Served { used: &none, actual: &recorded } });
     }
 }
