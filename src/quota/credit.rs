@@ -19,7 +19,8 @@ use crate::{error::ConfigError, kind::Kind};
 pub struct Credited {
     /// Kind that was given back.
     pub kind: Kind,
-    /// Amount that was given back, and that stands: at most what was asked for and what was used.
+    /// Amount that was given back, and that stands: the most that one counter gave back, and so at most what was asked for
+    /// and what was used.
     pub amount: u64,
     /// Whether an earlier call under this id gave it back, so that this one changed nothing.
     pub already: bool,

@@ -34,7 +34,7 @@ async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
 #[cfg(feature = "postgres")]
 async fn in_postgres(layer: QuotaLayer) -> Quotas {
     let url = support::postgres::Postgres::shared().database();
-    let ledger = tollgate::Ledger::postgres(&url).open().await.unwrap().deadline(PATIENT);
+    let ledger = tollgate::Ledger::postgres(&url).open_timeout(PATIENT).open().await.unwrap().deadline(PATIENT);
     layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     program::{SERVERS, Server},
-    support::directory::Directory,
+    support::{directory::Directory, stay_within_a_day},
 };
 
 #[test]
@@ -79,6 +79,7 @@ fn answer(address: &str, line: &str, headers: &str) -> Option<(u16, String)> {
 
 #[test]
 fn killed_server_starts_again_with_its_acknowledged_jobs() {
+    stay_within_a_day();
     let directory = Directory::new();
     let file = directory.0.join("quota.db");
     let variables = [("DB", file.to_str().unwrap()), ("LIMIT", "1000000")];
@@ -110,6 +111,7 @@ fn killed_server_starts_again_with_its_acknowledged_jobs() {
 
 #[test]
 fn job_cut_by_a_kill_is_unknown_until_it_is_settled() {
+    stay_within_a_day();
     let directory = Directory::new();
     let file = directory.0.join("quota.db");
     let variables = [("DB", file.to_str().unwrap()), ("ADMIN_TOKEN", "s3cret")];

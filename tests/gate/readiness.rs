@@ -16,8 +16,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Semaphore;
 use tollgate::{
-    CircuitBreakerLayer, OnUnidentified, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip,
-    Unverified,
+    CircuitBreakerLayer, FakeClock, OnUnidentified, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer,
+    Trip, Unverified,
 };
 use tower::{
     BoxError, Layer, Service, ServiceExt,
@@ -71,7 +71,8 @@ impl Policy {
     fn all() -> Vec<Self> {
         let bucket = TokenBucketLayer::new(Rate::per_hour(1)).on_unidentified(OnUnidentified::Share);
         let plan = Plan::new("one").limit(Quota::requests(1).per(Period::hour()));
-        let quota = QuotaLayer::new(plan).identify_by(Unverified::header("x-user")).accept_unverified();
+        let quota =
+            QuotaLayer::new(plan).identify_by(Unverified::header("x-user")).accept_unverified().clock(FakeClock::new());
         let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
         let ((bucket_too, quota_too), circuit) = ((bucket.clone(), quota.clone()), breaker.handle());
         let ((now, refuses_now, _), (later, refuses_later, _)) = (Recorder::layer(), Recorder::later());

@@ -28,6 +28,7 @@ async fn spooled_charges_merge_once_and_past_the_limit() {
         quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
     }
     assert_eq!(spool.pending(), 5);
+    drop(scene.ledger.clone().deadline(PATIENT)); // the read is answered, however slowly
     quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // reads still work during the outage
     assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(QuotaError::Unavailable));
     assert_eq!(scene.told(), ["lost"]);
@@ -104,8 +105,8 @@ async fn spooled_reservation_settles_with_actual_amounts() {
 async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let scene = Scene::new().await;
     let spool = scene.spool();
-    let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
-    let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(Period::month())))
+    let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(MONTH));
+    let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(MONTH)))
         .identify_by(Verified::from_extension(|name: &&'static str| Some(Principal::named(*name))).named_only());
     let layer = layer.store_in(&scene.ledger, OnFailure::FailOpen);
     let away = scene.away().await;

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::directory::Directory;
+use crate::support::{directory::Directory, stay_within_a_day};
 
 #[allow(dead_code, reason = "the start of the program is for its main")]
 #[path = "../../examples/billing/server/mod.rs"]
@@ -151,6 +151,7 @@ fn dechunked(mut body: &str) -> Option<String> {
 
 #[test]
 fn job_is_charged_once_and_each_answer_reports_it() {
+    stay_within_a_day();
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = server.job("acme", "order 17", "amount=20");
@@ -178,6 +179,7 @@ fn job_is_charged_once_and_each_answer_reports_it() {
 
 #[test]
 fn duplicate_of_a_running_job_is_a_conflict() {
+    stay_within_a_day();
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = {
@@ -266,6 +268,7 @@ fn unwritable_ledger_refuses_and_later_charges_once() {
 
 #[test]
 fn administration_needs_the_token_and_leaves_a_row() {
+    stay_within_a_day();
     let directory = Directory::new();
     let grant = "/grants/acme?amount=50&approver=Ada&reason=launch%20day";
     let server = Server::start(&directory, None);
@@ -289,6 +292,7 @@ fn administration_needs_the_token_and_leaves_a_row() {
 
 #[test]
 fn acknowledged_jobs_survive_a_kill_once() {
+    stay_within_a_day();
     let directory = Directory::new();
     let server = Server::start(&directory, Some("s3cret"));
     let callers: Vec<_> = (0..8)

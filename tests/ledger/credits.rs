@@ -14,6 +14,8 @@ on_each_database! {
     id_stays_taken_after_an_archive
     job_under_the_text_of_a_credit_is_another_thing
     credit_of_a_charge_that_is_returned_stands
+    invoice_is_negative_after_a_credit_and_a_return
+    credit_reaches_counters_of_earlier_plans
 }
 
 async fn credit(quotas: &Quotas, id: &str, amount: u64) -> (u64, bool) {
@@ -151,6 +153,58 @@ async fn credit_of_a_charge_that_is_returned_stands(database: Database) {
     settled(&ledger).await;
     assert_eq!(counts(&quotas, &acme).await, (0, 0));
     assert_eq!(total(&ledger).await, (30 - 60) * 2, "charged less returned less credited");
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn invoice_is_negative_after_a_credit_and_a_return(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    let acme = acme();
+    let begun = tokio::sync::Notify::new();
+    let mut cut = Box::pin(quotas.run_job(&acme, "17", ("tokens", 50), async {
+        begun.notify_one();
+        std::future::pending::<()>().await;
+    }));
+    tokio::select! {
+        _ = &mut cut => unreachable!(),
+        () = begun.notified() => {}
+    }
+    assert_eq!(credit(&quotas, "ticket 4711", 20).await, (20, false));
+    drop(cut);
+    settled(&ledger).await;
+    assert_eq!(total(&ledger).await, (50 - 20) * 2);
+    let state = quotas.settle_job(&acme, "17", tollgate::JobOutcome::Free).await.unwrap();
+    assert_eq!(state, Some(tollgate::JobState::Unknown));
+    assert_eq!(counts(&quotas, &acme).await, (0, 0), "no counter falls below 0");
+    let invoice = invoice(&ledger).await;
+    let lines: Vec<_> = invoice.lines.iter().map(|line| (&*line.kind, line.quantity, line.amount)).collect();
+    assert_eq!((invoice.total, lines), (-40, vec![("tokens", -20, -40)]), "charged less returned less credited");
+    quotas.charge(&acme, ("tokens", 30)).await.unwrap();
+    assert_eq!(total(&ledger).await, (30 - 20) * 2);
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+/// Both plans name their limit `tokens`; the periods differ.
+async fn credit_reaches_counters_of_earlier_plans(database: Database) {
+    let plan = |period| Plan::new("plan").limit(Quota::units("tokens", 1_000).per(period).named("tokens"));
+    let periods = [50, 90].map(|days| Period::rolling(Duration::from_secs(days * 86_400)));
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, plan(periods[0].clone()));
+    let used = async |period: &Period| {
+        quotas.set_plan(plan(period.clone())).unwrap();
+        counts(&quotas, &acme()).await.0
+    };
+    quotas.charge(&acme(), ("tokens", 100)).await.unwrap();
+    assert_eq!(used(&periods[1]).await, 0);
+    quotas.charge(&acme(), ("tokens", 30)).await.unwrap();
+    for already in [false, true] {
+        assert_eq!(credit(&quotas, "ticket 4711", 40).await, (40, already));
+    }
+    assert_eq!((used(&periods[0]).await, used(&periods[1]).await), (60, 0));
+    assert_eq!(total(&ledger).await, (130 - 40) * 2, "billed once");
+    let given: Vec<_> = rows(&ledger, "acme").await.into_iter().filter(|row| row.amount < 0).collect();
+    let given: Vec<_> = given.iter().map(|row| (row.entry, row.amount, row.passed_at)).collect();
+    assert_eq!(given, [(EntryKind::Adjust, -40, None), (EntryKind::Reset, -30, None)]);
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 

@@ -48,7 +48,9 @@ async fn expired_grant_stops_the_next_request(database: Database) {
     let mut until = now();
     while !used {
         (until, lasts) = (now() + lasts, lasts * 2);
-        quotas.grant(&acme(), Grant::new("tokens_per_month", 1_000_000, until)).await.unwrap();
+        // On a slow machine it may have ended before the ledger decides about it.
+        let granted = quotas.grant(&acme(), Grant::new("tokens_per_month", 1_000_000, until)).await;
+        assert!(granted.is_ok() || now() >= until, "{granted:?}");
         while now() < until + Duration::from_millis(50) {
             let passed = quotas.charge(&acme(), ("tokens", 1)).await.is_ok();
             assert!(passed || now() >= until, "it has not ended yet");

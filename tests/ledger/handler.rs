@@ -35,7 +35,7 @@ fn router() -> Router {
 
 /// Two requests and 100 tokens a month.
 fn paid() -> Plan {
-    tokens(100).limit(Quota::requests(2).per(Period::month()))
+    tokens(100).limit(Quota::requests(2).per(MONTH).named("requests_per_month"))
 }
 
 fn layer(scene: &Scene, on_failure: OnFailure) -> QuotaLayer {

@@ -44,7 +44,7 @@ async fn ask(layer: &QuotaLayer, request: Request<String>) -> (StatusCode, http:
 
 async fn request_is_charged_and_gets_limit_fields(database: Database) {
     let ledger = database.open().await;
-    let layer = layer(&ledger, Plan::new("paid").limit(Quota::requests(2).per(Period::month())));
+    let layer = layer(&ledger, Plan::new("paid").limit(Quota::requests(2).per(MONTH).named("requests_per_month")));
     let (status, headers) = ask(&layer, request("/")).await;
     assert_eq!(status, StatusCode::OK);
     assert!(headers["ratelimit"].to_str().unwrap().starts_with("\"requests_per_month\";r=1;t="));
@@ -104,7 +104,7 @@ async fn unsupported_plan_fails_at_construction(database: Database) {
 
 async fn body_bytes_are_written(database: Database) {
     let ledger = database.open().await;
-    let plan = Plan::new("paid").limit(Quota::bytes(15).per(Period::month()));
+    let plan = Plan::new("paid").limit(Quota::bytes(15).per(MONTH));
     let layer = layer(&ledger, plan);
     for used in [10, 20] {
         assert_eq!(ask(&layer, request("/")).await.0, StatusCode::OK);

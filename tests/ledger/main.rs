@@ -33,6 +33,7 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
+use support::MONTH;
 use tollgate::{
     Client, EntryKind, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId,
 };
@@ -73,9 +74,9 @@ impl Database {
     /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
         let ledger = match self {
-            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open().await.unwrap(),
+            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open_timeout(HUNG).open().await.unwrap(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => tollgate::Ledger::postgres(url).open().await.unwrap(),
+            Self::Postgres(url) => tollgate::Ledger::postgres(url).open_timeout(HUNG).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -173,7 +174,7 @@ fn now() -> SystemTime {
 }
 
 fn tokens(limit: u64) -> Plan {
-    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::month()))
+    Plan::new("paid").limit(Quota::units("tokens", limit).per(MONTH).named("tokens_per_month"))
 }
 
 fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {

@@ -43,7 +43,8 @@ async fn lazy_ledger_over_newer_tables_passes_none_on_a_server() {
     let Database::Postgres(url) = &database else { unreachable!() };
     drop(database.open().await);
     database.meddle("INSERT INTO quota_schema VALUES (7)").await.unwrap();
-    let ledger = Ledger::postgres(url).spool_in(directory.0.join("quota.spool")).lazy().open().await.unwrap();
+    let ledger = Ledger::postgres(url).spool_in(directory.0.join("quota.spool")).lazy();
+    let ledger = ledger.open_timeout(HUNG).open().await.unwrap().deadline(PATIENT);
     let (quotas, lost) = open(&ledger);
     for _ in 0..3 {
         assert_eq!(quotas.charge(&acme(), ("tokens", 7)).await.unwrap_err().reason(), Reason::Unavailable);

@@ -25,7 +25,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) async fn in_directory(directory: Directory) -> Self {
         let (file, spool) = (directory.0.join("quota.db"), directory.0.join("quota.spool"));
-        let ledger = Ledger::sqlite(file).spool_in(spool).open().await;
+        let ledger = Ledger::sqlite(file).spool_in(spool).open_timeout(HUNG).open().await;
         Self { directory, ledger: ledger.unwrap().deadline(PATIENT), log: Arc::default() }
     }
 

@@ -84,7 +84,7 @@ async fn reset_all_while_a_response_is_under_way_repeats(database: Database) {
 /// Units of a kind that was not reserved: reported during the work, then named by its commit.
 async fn commit_after_reported_units_writes_apart(database: Database) {
     let ledger = database.open().await;
-    let plan = tokens(100).limit(Quota::units("rows", 100).per(Period::month()));
+    let plan = tokens(100).limit(Quota::units("rows", 100).per(MONTH));
     let quotas = quotas(&ledger, plan);
     let id = quotas.reserve(&acme(), ("tokens", 10)).await.unwrap().detach();
     assert!(quotas.commit(&id, [("tokens", 4), ("rows", 7)]).await.is_ok());

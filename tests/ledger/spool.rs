@@ -117,7 +117,7 @@ async fn layer_with_a_fallback_needs_a_spool() {
 #[tokio::test]
 async fn layers_of_one_ledger_share_its_spool() {
     let scene = Scene::new().await;
-    let rows = Plan::new("rows").limit(Quota::units("rows", 100).per(Period::month()));
+    let rows = Plan::new("rows").limit(Quota::units("rows", 100).per(MONTH));
     let (tokens, rows) = (scene.quotas(tokens(100), OnFailure::FailOpen), scene.quotas(rows, OnFailure::FailOpen));
     let closed = quotas(&scene.ledger, Plan::new("closed").limit(Quota::units("jobs", 9).per(Period::month())));
     let away = scene.away().await;

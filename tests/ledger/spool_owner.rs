@@ -53,9 +53,9 @@ impl Database {
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => Ledger::postgres(url),
         };
-        let builder = builder.spool_in(spool);
-        let ledger = if lazy { builder.open_timeout(BRIEF).lazy().open().await } else { builder.open().await };
-        Ok(ledger?.deadline(PATIENT))
+        let builder = builder.spool_in(spool).open_timeout(HUNG);
+        let builder = if lazy { builder.lazy() } else { builder };
+        Ok(builder.open().await?.deadline(PATIENT))
     }
 
     /// Returns what `acme` has used.

@@ -9,9 +9,9 @@ use std::{
 
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{sleep, timeout};
-use tollgate::{Client, JobRun, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
+use tollgate::{Client, JobRun, Ledger, OnFailure, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
-use crate::support::directory::Directory;
+use crate::support::{MONTH, directory::Directory};
 
 /// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 pub const HUNG: Duration = Duration::from_secs(300);
@@ -65,8 +65,8 @@ impl Place {
     /// Opens the ledger; its callers are [`PATIENT`].
     pub async fn open(&self) -> Ledger {
         let ledger = match self {
-            Self::File(path) => Ledger::sqlite(path).open().await.unwrap(),
-            Self::Server(url) => Ledger::postgres(url).open().await.unwrap(),
+            Self::File(path) => Ledger::sqlite(path).open_timeout(HUNG).open().await.unwrap(),
+            Self::Server(url) => Ledger::postgres(url).open_timeout(HUNG).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -112,7 +112,7 @@ impl Place {
 
     async fn file_connection(&self) -> SqliteConnection {
         let Self::File(path) = self else { panic!("{self:?} is no file") };
-        let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(HUNG);
         SqliteConnection::connect_with(&options).await.unwrap()
     }
 }
@@ -120,8 +120,8 @@ impl Place {
 /// A plan of two limits: a number of `tokens`, and `requests` that no test exhausts.
 pub fn plan(tokens: u64) -> Plan {
     Plan::new("paid")
-        .limit(Quota::units("tokens", tokens).per(Period::month()).named("tokens"))
-        .limit(Quota::requests(1_000_000).per(Period::month()).named("requests"))
+        .limit(Quota::units("tokens", tokens).per(MONTH).named("tokens"))
+        .limit(Quota::requests(1_000_000).per(MONTH).named("requests"))
 }
 
 pub fn quotas(ledger: &Ledger, tokens: u64) -> Quotas {

@@ -1,11 +1,8 @@
 //! Connections or accounts that another session holds.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use sqlx::{Connection, Executor, PgConnection};
@@ -21,7 +18,7 @@ async fn exhausted_pool_does_not_stop_the_writer_on_a_file() {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(path)
         .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5));
+        .busy_timeout(HUNG);
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(PATIENT);
     let quotas = quotas(&ledger, 100);
@@ -42,7 +39,7 @@ async fn locked_file_is_reported_in_time() {
     let quotas = quotas(&ledger, 100);
     assert!(job(&quotas, "acme", "one").await.is_ok());
     let Place::File(path) = &place else { unreachable!() };
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(HUNG);
     let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     wait(&ledger, BRIEF);
@@ -70,7 +67,7 @@ async fn made_up_reservation_id_takes_no_lock() {
     let acme = tollgate::Client::named("acme");
     let id = quotas.reserve(&acme, ("tokens", 1)).await.unwrap().detach().to_string();
     let Place::File(path) = &place else { unreachable!() };
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).busy_timeout(HUNG);
     let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let [prefix, command, at, epoch, tenant, job] = id.split('.').collect::<Vec<_>>().try_into().unwrap();

@@ -74,17 +74,29 @@ impl Postgres {
             "--locale=C.UTF-8",
             "--no-sync",
         ]));
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr()).expect("a port").port();
-        let server = Self { programs, directory, port, guard: Mutex::default() };
-        server.again(options);
-        server
+        let mut server = Self { programs, directory, port: 0, guard: Mutex::default() };
+        loop {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr());
+            server.port = free.expect("a port").port();
+            if server.listens(options) {
+                return server;
+            }
+            server.stop(); // another program has taken the port since
+        }
     }
 
     /// Starts the server again and waits until it answers.
     ///
     /// # Panics
-    /// If it does not answer within 60 s.
+    /// If it does not answer within 300 s, or another program has taken its port.
     pub(crate) fn again(&self, options: &str) {
+        assert!(self.listens(options), "another program has taken port {}", self.port);
+    }
+
+    /// Starts the server and waits until it answers; `false` if another program has its port.
+    fn listens(&self, options: &str) -> bool {
+        let log = || fs::read(self.directory.join("log")).unwrap_or_default();
+        let before = log().len();
         let guard = unprivileged("sh".into())
             .args(["-c", GUARD, "sh", text(&self.programs), text(&self.directory), &self.port.to_string(), options])
             .current_dir("/")
@@ -92,15 +104,19 @@ impl Postgres {
             .spawn()
             .expect("a shell");
         *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-        for _ in 0..600 {
+        for _ in 0..3_000 {
+            // Its socket, because another server may have the port.
             let mut asked = Command::new(self.programs.join("pg_isready"));
-            asked.args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()]);
+            asked.args(["-q", "-h", text(&self.directory), "-U", "postgres", "-p", &self.port.to_string()]);
             if asked.status().is_ok_and(|told| told.success()) {
-                return;
+                return true;
+            }
+            if String::from_utf8_lossy(&log()[before..]).contains("could not create any TCP/IP sockets") {
+                return false;
             }
             sleep(Duration::from_millis(100));
         }
-        panic!("PostgreSQL does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
+        panic!("PostgreSQL does not start: {}", String::from_utf8_lossy(&log()));
     }
 
     /// Kills the server as a crash does: data that had not reached the disk is lost.

@@ -22,7 +22,7 @@ const STEPS: u32 = 24;
 /// Random charges, reservations, records, credits and resets, changes of plans and tiers, commits under another plan, and reads
 /// in between: after each step, each limit has the sum of the amounts that belong to its counter.
 ///
-/// A counter is that of a name, kind and period, since the last reset. Up to its estimate an amount belongs to the
+/// A counter is that of a name, kind and period, since the last reset. A credit lowers all counters of its kind. Up to its estimate an amount belongs to the
 /// counters of its reservation; every other amount belongs to those of the plan under which it arrives.
 ///
 /// ```
@@ -249,7 +249,7 @@ impl<'a> History<'a> {
         let stands = if again {
             self.credited[id]
         } else {
-            let of_kind = |limit: &usize| self.plans[self.tier][*limit] > 0 && LIMITS[*limit].1 == kind;
+            let of_kind = |limit: &usize| LIMITS[*limit].1 == kind; // whichever plan has the limit
             let parts = (0..4).filter(of_kind).map(|limit| (limit, self.resets[limit], asked.min(self.sum(limit).0)));
             let parts: Vec<_> = parts.collect();
             let most = parts.iter().map(|(.., amount)| *amount).max().unwrap_or(0);

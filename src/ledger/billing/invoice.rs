@@ -37,7 +37,7 @@ pub struct Invoice {
     pub closed: bool,
     /// One line for each kind whose sum is not 0, ordered by name.
     pub lines: Vec<InvoiceLine>,
-    /// Sum of the lines.
+    /// Sum of the lines; negative if the client is owed more than it owes.
     pub total: i64,
 }
 
@@ -47,7 +47,7 @@ pub struct Invoice {
 pub struct InvoiceLine {
     /// Kind that was used.
     pub kind: String,
-    /// Quantity; negative if more of an earlier period was returned than was used in this one.
+    /// Quantity; negative if more was returned and [credited](crate::Quotas::credit) in the period than was used.
     pub quantity: i64,
     /// Price in the smallest unit of the currency; a credit if the quantity is negative.
     pub amount: i64,
@@ -66,6 +66,11 @@ impl Ledger {
     /// added in mid-period, earlier usage was not written and is not billed. A [`reset`](crate::Quotas::reset) makes
     /// room and refunds no money; a [`credit`](crate::Quotas::credit) takes its amount off the invoice of the period in
     /// which it is given.
+    ///
+    /// A line is what was charged in the period, less what was returned, less what was credited. It is negative, and the
+    /// total may be, if more was returned or credited than charged: an amount of an earlier period, or one that was
+    /// credited and later returned too. It is not clamped at 0, because the client would lose the rest: the next invoice
+    /// has rows of its own period only.
     ///
     /// A kind that no limit counts is not written. To show usage that costs nothing, such as usage on a customer's own
     /// key, record it as a kind of its own with a limit that is never reached, and price it 0:

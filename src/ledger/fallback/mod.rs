@@ -9,6 +9,7 @@ mod local_share;
 mod merge;
 mod recent_jobs;
 mod spool;
+mod spool_file;
 mod spool_format;
 mod spool_owner;
 mod spool_queue;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions, TryLockError},
+    fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     aside::ids_aside,
+    spool_file::{LockedFile, OpenError},
     spool_format::{HEADER, recover},
     spool_queue::SpoolQueue,
 };
@@ -77,24 +78,14 @@ impl Spool {
             let reason = format!("a spool must be a file that can be read and written, got {got}: {doing}: {error}");
             SpoolError::new(SpoolErrorKind::Io, reason).caused_by(error)
         };
-        let mut options = OpenOptions::new();
-        #[cfg(unix)] // charges are private
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|error| failed("cannot be opened", error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let mut file = LockedFile::open(path).map_err(|error| match error {
+            OpenError::Open(error) => failed("cannot be opened", error),
+            OpenError::Lock(error) => failed("cannot be locked", error),
+            OpenError::InUse => {
                 let why = format!("a spool must belong to one process, got {}, which another has open", path.display());
-                return Err(SpoolError::new(SpoolErrorKind::InUse, why));
+                SpoolError::new(SpoolErrorKind::InUse, why)
             }
-            Err(TryLockError::Error(error)) => return Err(failed("cannot be locked", error)),
-        }
+        })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| failed("cannot be read", error))?;
         let recovered = recover(&bytes).map_err(|damage| {

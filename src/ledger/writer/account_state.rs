@@ -202,18 +202,27 @@ impl AccountState {
         Some((posting, self.grown(at, limit, wall)))
     }
 
-    /// Returns at most `amount` of what the plan's limits of a kind have used in the open windows; returns a posting for each
-    /// that gave something back.
+    /// Returns at most `amount` of the used amount of each counter of a kind whose window is open, also of those that the
+    /// plan does not have; returns a posting for each that gave something back, the largest first.
     pub(super) fn take_back(&mut self, plan: &Plan, kind: &Kind, amount: u64, wall: u64) -> Vec<Posting> {
         let mut postings = Vec::new();
-        for limit in plan.counted().iter().filter(|limit| limit.kind() == kind) {
-            let Some(at) = self.present(limit, wall) else { continue };
-            let returned = self.counters[at].counter.give_back(amount);
+        for at in 0..self.counters.len() {
+            let stored = &self.counters[at];
+            if *stored.kind != *kind.as_str() || stored.counter.is_over(wall) {
+                continue;
+            }
+            let limit = plan.counted().iter().find(|limit| stored.is_of(limit));
+            let is_present = match limit {
+                Some(limit) => self.present(limit, wall) == Some(at),
+                None => !self.counters.iter().any(|other| other.follows(stored) && !other.counter.is_over(wall)),
+            };
+            let returned = if is_present { self.counters[at].counter.give_back(amount) } else { 0 };
             if returned > 0 {
                 postings.push(self.counters[at].posting(-signed(returned)));
+                limit.into_iter().for_each(|limit| self.bring_grants_to(limit, Some(at), wall));
             }
-            self.bring_grants_to(limit, Some(at), wall);
         }
+        postings.sort_by_key(|posting| posting.amount);
         self.writes = true;
         postings
     }

@@ -70,6 +70,12 @@ impl StoredCounter {
         self.is_at([&other.limit, &other.kind, &other.period], other.counter.starts, other.counter.epoch)
     }
 
+    /// Whether the counter is that of the same limit, kind and period as `other`, in a later window or epoch.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        let is_same = (&self.limit, &self.kind, &self.period) == (&other.limit, &other.kind, &other.period);
+        is_same && (self.counter.starts, self.counter.epoch) > (other.counter.starts, other.counter.epoch)
+    }
+
     /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
     /// that stays as it is.
     pub(super) fn take(&mut self, amount: u64, reserve: bool) -> u64 {

@@ -35,7 +35,8 @@ pub enum EntryKind {
     Adjust,
     /// Grant, or its revocation. The amount is 0; the size of the grant is in its terms.
     Grant,
-    /// Restart of a counter. The amount is what had been used, negative.
+    /// Restart of a counter, whose amount is what had been used, negative. Also a change of a counter that is on no
+    /// invoice: beside a return, or beside a [credit](crate::Quotas::credit) that lowers two limits of one name.
     Reset,
 }
 

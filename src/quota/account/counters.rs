@@ -132,15 +132,15 @@ impl Account {
         });
     }
 
-    /// Returns at most `amount` of what the plan's limits of a kind have used; returns the most that one of them gave back.
+    /// Returns at most `amount` of the used amount of each counter of a kind, also of those that the active plan does not
+    /// have; returns the most that one of them gave back.
     pub(super) fn take_back(&mut self, kind: &Kind, amount: u64) -> u64 {
         let mut most = 0;
-        for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()) {
+        self.each(None, |counter, limit| {
             if limit.kind() == kind {
                 most = counter.give_back(amount).max(most);
-                self.grants.cover(limit, counter);
             }
-        }
+        });
         most
     }
 

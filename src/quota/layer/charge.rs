@@ -123,35 +123,28 @@ impl Charge {
 
     /// Keeps the request open until the returned guard is dropped: its concurrency slots, and its records.
     ///
-    /// An upgraded connection, such as a WebSocket, goes on when the response has ended, and the layer cannot see it. Move
-    /// the guard into the task that serves the connection. What is [recorded](Self::record) until the drop is charged, and
-    /// a job runs until then. [`max_hold`](crate::QuotaLayer::max_hold) still bounds the time of a slot, and
+    /// An upgraded connection, such as a WebSocket over HTTP/1.1 or HTTP/2, goes on when the response has ended, and the
+    /// layer cannot see it. Move the guard into the task that serves the connection. What is [recorded](Self::record)
+    /// until the drop is charged, and a job runs until then. [`max_hold`](crate::QuotaLayer::max_hold) still bounds the time of a slot, and
     /// [`max_stall`](crate::QuotaLayer::max_stall) only until the response has ended. The guard of an
     /// [idle](Self::is_idle) or settled charge has no effect.
     ///
     /// ```
-    /// use axum::{Extension, Router, extract::Request, http::{StatusCode, header::{CONNECTION, UPGRADE}}, routing::get};
+    /// use axum::{Extension, Router, extract::ws::{WebSocket, WebSocketUpgrade}, response::Response, routing::any};
     /// use tollgate::{Charge, Plan, Quota, QuotaLayer};
     ///
-    /// /// Upgrades as axum's `WebSocketUpgrade` does: there the guard goes into the closure of `on_upgrade`.
-    /// async fn socket(Extension(charge): Extension<Charge>, mut request: Request) -> (StatusCode, [(axum::http::HeaderName, &'static str); 2]) {
-    ///     let (slot, upgrade) = (charge.keep_slot(), hyper::upgrade::on(&mut request));
-    ///     tokio::spawn(async move {
+    /// async fn chat(Extension(charge): Extension<Charge>, upgrade: WebSocketUpgrade) -> Response {
+    ///     let slot = charge.keep_slot();
+    ///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
     ///         let _slot = slot; // held to the end of the connection
-    ///         if let Ok(connection) = upgrade.await {
-    ///             serve(connection, charge).await;
+    ///         while let Some(Ok(_)) = socket.recv().await {
+    ///             charge.record("messages", 1);
     ///         }
-    ///     });
-    ///     (StatusCode::SWITCHING_PROTOCOLS, [(CONNECTION, "upgrade"), (UPGRADE, "chat")])
-    /// }
-    ///
-    /// async fn serve(connection: hyper::upgrade::Upgraded, charge: Charge) {
-    ///     charge.record("messages", 1); // as they come
-    ///     # drop(connection);
+    ///     })
     /// }
     ///
     /// let plan = Plan::new("sockets").limit(Quota::concurrent(5));
-    /// let app: Router = Router::new().route("/chat", get(socket)).layer(QuotaLayer::new(plan).share_with_handler());
+    /// let app: Router = Router::new().route("/chat", any(chat)).layer(QuotaLayer::new(plan).share_with_handler());
     /// ```
     pub fn keep_slot(&self) -> KeptSlot {
         self.links().for_each(|link| link.used().kept += 1);

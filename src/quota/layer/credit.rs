@@ -11,10 +11,12 @@ use crate::{
 impl Quotas {
     /// Gives back an amount of a kind after the fact, once for each id: for work that was charged and was worth nothing.
     ///
-    /// It lowers the used amount of each limit of this kind in the client's present plan, in the window that is open, at
-    /// most to 0. [`Credited::amount`] is the most that one of them gave back. It is less than `amount` if less was used,
-    /// and 0 if nothing was: reserved amounts, earlier windows and amounts before a [reset](Self::reset) are not given
-    /// back.
+    /// It lowers the used amount of every counter of this kind that the client has in a window that is open, each at most
+    /// to 0. Those are the counters of the client's present plan, and those of earlier plans, which count again if the
+    /// client returns to them before their window ends. So a change of plans between a charge and its credit, or after
+    /// it, makes no difference. [`Credited::amount`] is the most that one counter gave back. It is less than `amount` if
+    /// less was used, and 0 if nothing was: reserved amounts, earlier windows and amounts before a [reset](Self::reset)
+    /// are not given back.
     ///
     /// The same id again changes nothing and returns what stands, whatever else the call names. Ids are those of one
     /// client, and apart from job ids. A ledger keeps them, also when it archives; memory keeps as many and for as long as
@@ -23,6 +25,11 @@ impl Quotas {
     ///
     /// A ledger writes an entry `adjust` with the id and the reason, and its invoice of the period in which the credit is
     /// written is lower by [`Credited::amount`].
+    ///
+    /// A credit is a statement of the operator and belongs to no charge. If a charge is credited and then returned as well,
+    /// such as that of a job that fails, the client receives both: no counter falls below 0, but an
+    /// [`invoice`](crate::Ledger::invoice) is what was charged, less returned, less credited, and may be
+    /// negative. Give credits after the work has ended.
     ///
     /// # Errors
     /// If no plan of the layer counts the kind over time, the amount is 0 or above 2^53 - 1, the id is not 1 to 255 visible

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::{
         quota::{Quota, QuotaLayer},
-        time::Period,
+        time::{FakeClock, Period},
     };
 
     fn plan(name: &str, most: u64) -> Plan {
@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn plan_that_returns_starts_fresh_again() {
-        let quotas = QuotaLayer::new(plan("free", 10)).handle();
+        let quotas = QuotaLayer::new(plan("free", 10)).clock(FakeClock::new()).handle();
         let alice = Client::named("alice").with_tier(Tier::from("pro"));
         let used = async || quotas.usage(&alice).await.unwrap().limits[0].used;
         for _ in 0..3 {

@@ -66,6 +66,7 @@ async fn secret_appears_in_no_output() {
         .identify_by(ApiKey::header("x-api-key", keys).or(Unverified::header("x-session")))
         .job_ids(JobIdSource::header("x-job-id"))
         .share_with_handler()
+        .clock(FakeClock::at(START))
         .observe(move |event: &Event<'_>| heard.push(format!("{event:?}")));
     let quotas = layer.handle();
     let mut shown = format!("{layer:?} {quotas:?} {:?}", JobIdSource::header("x-job-id"));

@@ -14,6 +14,7 @@ mod stacks;
 mod units;
 mod upgrades;
 mod uploads;
+mod websockets;
 mod wire;
 
 use std::{

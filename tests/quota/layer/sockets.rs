@@ -48,7 +48,7 @@ async fn serve(scene: &Scene) -> SocketAddr {
     address
 }
 
-async fn h2(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
+pub(super) async fn h2(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut builder = h2::client::Builder::new();
@@ -67,7 +67,7 @@ async fn send(client: &SendRequest<Bytes>, request: Request<()>) -> h2::client::
 }
 
 /// Waits until alice has used an amount of a limit.
-async fn until(scene: &Scene, limit: &str, done: impl Fn(u64) -> bool) -> u64 {
+pub(super) async fn until(scene: &Scene, limit: &str, done: impl Fn(u64) -> bool) -> u64 {
     let patience = async {
         loop {
             let used = scene.used(limit).await;

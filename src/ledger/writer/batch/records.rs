@@ -64,13 +64,24 @@ impl Attempt<'_, '_> {
             postings.push(Posting { limit: "".into(), kind, period: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         let most = postings.iter().map(|posting| posting.amount.unsigned_abs()).max().unwrap_or(0);
+        let (mut credits, mut others) = (Vec::<Posting>::new(), Vec::new());
+        for posting in postings {
+            let is_first = !credits.iter().any(|credit| credit.limit == posting.limit);
+            if is_first { credits.push(posting) } else { others.push(posting) }
+        }
         self.detail = Some(Box::new(Detail { reason: reason.to_string(), ..Detail::default() }));
-        self.write(EntryKind::Adjust, 0, postings);
+        self.write(EntryKind::Adjust, 0, credits);
+        // A limit has one row of an entry and part, and all rows of a credit must be of one part to be billed once. Limits of
+        // one name and another period, which no plan has together, write a row that bills nothing.
+        self.detail = None;
+        for (part, posting) in (0..).zip(others) {
+            self.write(EntryKind::Reset, part, [posting]);
+        }
         Reply::Credited(Credited { kind: kind.clone(), amount: most, already: false })
     }
 
-    /// Returns the credit that stands under the id of the command. Its rows are one for each limit: the largest amount is
-    /// billed.
+    /// Returns the credit that stands under the id of the command. It has one row for each name of a limit: the largest
+    /// amount is billed.
     pub(super) fn credited(&self, already: bool) -> Option<Credited> {
         let rows = || self.rows().0.iter().filter(|row| row.credit_id().is_some());
         let kind = Kind::try_units(&rows().next()?.kind).ok()?;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod corrupt;
+mod credits;
 mod grants;
 mod histories;
 mod job_states;
