@@ -44,9 +44,9 @@ mod tests {
         let mut book = BTreeMap::<String, u64>::new();
         for number in 0..20_000 {
             let name = format!("plan {}", random.u64(..=number));
-            let version = retired.last(&Plan::new(&*name)) + 1;
+            let version = retired.last(&Plan::new(&name)) + 1;
             assert!(book.insert(name.clone(), version).is_none_or(|before| before < version), "{name}");
-            retired.add(&Plan::new(&*name).numbered(version));
+            retired.add(&Plan::new(&name).numbered(version));
             assert!(retired.by_name.len() <= MOST);
         }
         assert!(book.values().any(|version| *version > 3));
