@@ -62,7 +62,25 @@ fn every_event_has_its_level() {
     let (warn, info, debug) = (Level::WARN, Level::INFO, Level::DEBUG);
     assert_eq!(
         levels,
-        [Level::TRACE, debug, debug, warn, warn, debug, warn, warn, info, warn, warn, warn, warn, warn, warn, info],
+        [
+            Level::TRACE,
+            debug,
+            debug,
+            warn,
+            warn,
+            debug,
+            warn,
+            warn,
+            info,
+            warn,
+            warn,
+            warn,
+            warn,
+            warn,
+            warn,
+            warn,
+            info
+        ],
         "{lines:#?}"
     );
     let refused = &lines[1].1;
