@@ -70,7 +70,9 @@ pub use circuit_breaker::{
 pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
 pub use error::ConfigError;
-pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit};
+pub use gate::{
+    Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit, Sample, Sampler,
+};
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,

@@ -5,9 +5,9 @@
 //! PORT=8080 cargo run --example metrics --features metrics    # another port; 0 chooses a free one
 //! ```
 //!
-//! `GET /` passes a token bucket of 5 requests a second, and `GET /flaky?status=503` a circuit breaker that opens after
-//! 3 failures in a row. `GET /metrics` is the scrape, and is not limited. On SIGTERM or Ctrl-C it accepts nothing new
-//! and finishes running requests, for at most 10 s.
+//! `GET /` passes a token bucket of 5 requests a second and a plan of 1,000 requests an hour, and `GET /flaky?status=503` a
+//! circuit breaker that opens after 3 failures in a row. `GET /metrics` is the scrape, and is not limited. On SIGTERM or
+//! Ctrl-C it accepts nothing new and finishes running requests, for at most 10 s.
 //!
 //! The recorder is small, so that the example needs no other crate. A service installs one of its own, such as
 //! `metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()`.
@@ -25,33 +25,37 @@ use axum::{
     routing::get,
 };
 use recorder::Recorder;
-use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, TokenBuckets, Trip, telemetry::Metrics};
+use tollgate::{
+    CircuitBreakerLayer, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip, telemetry::Metrics,
+};
+use tower::ServiceBuilder;
 
 /// State of the scrape.
 #[derive(Clone)]
 struct Scrape {
     recorder: Recorder,
-    buckets: TokenBuckets,
+    metrics: Metrics,
 }
 
-/// Returns the server. One observer counts for both layers, which have a name each.
+/// Returns the server. One observer counts for all layers, which have a name each, and samples them.
 fn app(recorder: Recorder) -> Router {
-    let (metrics, peer) = (Metrics::new(), tollgate::peer_ip!(axum));
+    let metrics = Metrics::new();
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
         .named("per client")
-        .identify_by(peer)
+        .identify_by(tollgate::peer_ip!(axum))
         .observe(metrics.clone());
+    let plan = Plan::new("free").limit(Quota::requests(1_000).per(Period::hour()));
+    let quota = QuotaLayer::new(plan).named("plan").identify_by(tollgate::peer_ip!(axum)).observe(metrics.clone());
     let breaker = CircuitBreakerLayer::for_server()
         .trip(Trip::consecutive(3))
         .named("upstream")
         .recovery_timeout(Duration::from_secs(2))
-        .observe(metrics);
-    let scrape = Scrape { recorder, buckets: limit.handle() };
+        .observe(metrics.clone());
     Router::new()
-        .route("/", get(|| async { "hello\n" }).layer(limit))
+        .route("/", get(|| async { "hello\n" }).layer(ServiceBuilder::new().layer(limit).layer(quota)))
         .route("/flaky", get(flaky).layer(breaker))
         .route("/metrics", get(text))
-        .with_state(scrape)
+        .with_state(Scrape { recorder, metrics })
 }
 
 /// Answers with the requested status, like an unreliable upstream.
@@ -60,10 +64,10 @@ async fn flaky(Query(parameters): Query<HashMap<String, u16>>) -> StatusCode {
     status.filter(|status| status.as_u16() >= 200).unwrap_or(StatusCode::OK)
 }
 
-/// Returns all metrics. Numbers that no event has are read from their handles first.
+/// Returns all metrics. Values that no event carries are read first: an open circuit whose wait is over shows as half-open.
 async fn text(State(scrape): State<Scrape>) -> String {
-    let live = scrape.buckets.live_clients();
-    metrics::gauge!("tollgate.clients", "policy" => "per client").set(live as f64);
+    scrape.metrics.read_usage(1_000).await; // of this many clients in each scrape, so that its cost is bounded
+    scrape.metrics.sample();
     scrape.recorder.text()
 }
 

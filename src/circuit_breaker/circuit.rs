@@ -134,7 +134,11 @@ impl Circuit {
     }
 
     pub(crate) fn state(&self) -> CircuitState {
-        let now = self.shared.context.clock.now();
+        self.state_at(self.shared.context.clock.now())
+    }
+
+    /// Returns the state that a call at `now` would find.
+    pub(crate) fn state_at(&self, now: Moment) -> CircuitState {
         self.lock().machine.state_at(now)
     }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     circuit_state::CircuitState,
+    gate::PolicyContext,
     head::RequestHead,
     identity::{Digest, Digester},
     sync::Mutex,
@@ -48,6 +49,9 @@ pub(crate) struct Keys {
 /// Number of circuits that a newcomer examines for one to evict.
 const EXAMINED: usize = 8;
 
+/// Number of keys that are copied under one lock of the queue: 16 kB.
+const KEYS_PER_LOCK: usize = 1_024;
+
 /// Time without a call after which a circuit may be evicted in any state of its own: its counts are out of date.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -76,6 +80,35 @@ impl Keys {
         let circuit = self.known(key).or_else(|| self.create(key, now))?;
         circuit.last_used.store(now.as_nanos(), Ordering::Relaxed);
         Some(circuit)
+    }
+
+    /// Returns the context of the breaker.
+    pub(crate) fn context(&self) -> &PolicyContext {
+        &self.shared.context
+    }
+
+    /// Calls `with` with the state of each circuit as a call at `now` would find it. No circuit counts as used by it, and
+    /// none is kept from eviction.
+    ///
+    /// The lock of the queue is held for a copy of at most 1,024 keys, and that of a shard for one state. While newcomers
+    /// replace circuits, more keys than that are not one snapshot: a circuit may be missed, or found twice.
+    pub(crate) fn states(&self, now: Moment, mut with: impl FnMut(CircuitState)) {
+        let mut next = 0;
+        loop {
+            let keys: Vec<Digest> = {
+                let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.range(next.min(queue.len())..queue.len().min(next + KEYS_PER_LOCK)).copied().collect()
+            };
+            if keys.is_empty() {
+                return;
+            }
+            next += keys.len();
+            for key in keys {
+                if let Some(circuit) = self.circuits.get(&key) {
+                    with(circuit.state_at(now));
+                }
+            }
+        }
     }
 
     fn known(&self, key: Digest) -> Option<Arc<Circuit>> {
@@ -131,7 +164,6 @@ mod tests {
         backoff::Backoff,
         circuit_breaker::{machine::Recovery, policy::ResultClassifier, trip::Trip},
         classify::{DefaultClassifier, Verdict},
-        gate::PolicyContext,
         policy_name::PolicyName,
         time::{Clock, FakeClock},
     };

@@ -395,6 +395,6 @@ impl PolicyConfig for BreakerSettings {
         let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
         // One stripe for each parallel thread. At most 16, because a reader of a time window visits each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
-        Ok(Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys })))
+        Ok(Arc::new(CircuitBreakerPolicy(CircuitBreaker::new(Circuit::new(shared, stripes, None), keys))))
     }
 }

@@ -86,6 +86,7 @@ mod keys;
 mod layer;
 mod machine;
 mod policy;
+mod sampling;
 #[cfg(test)]
 mod tests;
 mod trip;

@@ -44,6 +44,7 @@ mod layer;
 mod maybe_future;
 mod observe;
 mod panics;
+mod sample;
 mod service;
 mod setters;
 
@@ -57,5 +58,7 @@ pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
 pub use observe::{Event, Observer};
 pub(crate) use panics::caught;
+pub(crate) use sample::Sampled;
+pub use sample::{Sample, Sampler};
 pub use service::Gate;
 pub(crate) use setters::{client_setters, gate_layer};

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::panics::caught;
+use super::{
+    panics::caught,
+    sample::{Sampled, Sampler},
+};
 use crate::{
     circuit_state::CircuitState,
     identity::{Client, Digest, Name},
@@ -172,8 +175,8 @@ pub enum Event<'a> {
         host: Option<&'a str>,
         /// State before.
         from: CircuitState,
-        /// State after. An open circuit becomes half-open with its first probe: until a call comes, a gauge of
-        /// transitions shows it open, while [`state`](crate::CircuitBreaker::state) says half-open.
+        /// State after. The event of an open circuit that becomes half-open is emitted with its first probe. Until that call
+        /// comes, [`state`](crate::CircuitBreaker::state) and a [`Sample`](crate::Sample) already are half-open.
         to: CircuitState,
         /// Cause of the change.
         cause: &'static str,
@@ -202,6 +205,14 @@ pub enum Event<'a> {
 pub trait Observer: Send + Sync + 'static {
     /// Receives one event.
     fn observe(&self, event: &Event<'_>);
+
+    /// Receives the sampler of a layer, once, when the layer is built. A breaker with keys has a second one.
+    ///
+    /// Observers of events alone do nothing, which is the default. An observer that forwards events to another one should
+    /// forward samplers too.
+    fn attach(&self, layer: &Sampler) {
+        let _ = layer;
+    }
 }
 
 impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
@@ -214,23 +225,48 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn observe(&self, event: &Event<'_>) {
         (**self).observe(event);
     }
+
+    fn attach(&self, layer: &Sampler) {
+        (**self).attach(layer);
+    }
 }
 
 /// Observers of a layer; none by default, which costs one branch per event.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Option<Arc<dyn Observer>>);
 
+/// Two observers as one. A panic of the first does not keep an event from the second.
+struct BothObservers<O>(Observers, O);
+
+impl<O: Observer> Observer for BothObservers<O> {
+    fn observe(&self, event: &Event<'_>) {
+        self.0.emit(event);
+        self.1.observe(event);
+    }
+
+    fn attach(&self, layer: &Sampler) {
+        self.0.attach_sampler(layer);
+        self.1.attach(layer);
+    }
+}
+
 impl Observers {
     /// Adds an observer. Each event is emitted to all.
     pub(crate) fn and(self, observer: impl Observer) -> Self {
-        Self(Some(if self.is_empty() {
-            Arc::new(observer)
-        } else {
-            Arc::new(move |event: &Event<'_>| {
-                self.emit(event); // a panic of an earlier observer does not keep the event from this one
-                observer.observe(event);
-            })
-        }))
+        Self(Some(if self.is_empty() { Arc::new(observer) } else { Arc::new(BothObservers(self, observer)) }))
+    }
+
+    /// Attaches the state of a layer to every observer, so that they can sample it.
+    pub(crate) fn attach(&self, state: &Arc<impl Sampled>) {
+        if !self.is_empty() {
+            self.attach_sampler(&Sampler::new(state));
+        }
+    }
+
+    fn attach_sampler(&self, layer: &Sampler) {
+        if let Some(observer) = &self.0 {
+            let _ = caught(|| observer.attach(layer));
+        }
     }
 
     /// Emits an event to every observer. A panic of an observer is caught.

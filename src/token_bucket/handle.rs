@@ -233,9 +233,7 @@ impl TokenBuckets {
     /// rates](crate::TokenBucketLayer::and_rate), that of the rate with the most.
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        let limits = self.0.limits.present();
-        let further = limits.further().map(|further| further.buckets.table.live());
-        further.fold(self.0.buckets.table.live(), usize::max)
+        self.0.live_clients()
     }
 
     /// Returns the number of clients that can have a bucket at once.

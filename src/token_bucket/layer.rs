@@ -65,7 +65,9 @@ impl PolicyConfig for TokenBucketConfig {
 
     fn build(&self, context: &PolicyContext) -> Result<Arc<TokenBucketPolicy>, ConfigError> {
         let build = |policy: &Weak<_>| TokenBucketPolicy::new(self.clone(), context.clone(), Weak::clone(policy));
-        Ok(Arc::new_cyclic(build))
+        let policy = Arc::new_cyclic(build);
+        context.observers.attach(&policy);
+        Ok(policy)
     }
 }
 

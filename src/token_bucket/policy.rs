@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, caught},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Sample, Sampled, caught},
     head::RequestHead,
     identity::{Client, Tier},
     refusal::{Reason, Refusal},
@@ -188,6 +188,13 @@ impl TokenBucketPolicy {
         })
     }
 
+    /// Returns the number of clients in the fullest table.
+    pub(super) fn live_clients(&self) -> usize {
+        let limits = self.limits.present();
+        let further = limits.further().map(|further| further.buckets.table.live());
+        further.fold(self.buckets.table.live(), usize::max)
+    }
+
     /// Returns the policy for limits, which refer to it and do not keep it.
     pub(super) fn itself(&self) -> &Weak<Self> {
         &self.itself
@@ -213,6 +220,13 @@ impl Admit for TokenBucketPolicy {
             let permit = self.take(client, cost, TokenBucketPermit::new)?;
             Ok(permit.unwrap_or_else(|| self.silent()))
         }))
+    }
+}
+
+impl Sampled for TokenBucketPolicy {
+    fn sample(&self, report: &mut dyn FnMut(&Sample<'_>)) {
+        let (live, most) = (self.live_clients(), self.buckets.table.capacity());
+        report(&Sample::Clients { policy: &self.context.name, live, most });
     }
 }
 

@@ -22,6 +22,8 @@ fn scrape_counts_decisions_and_shows_the_circuit() {
         "tollgate_circuit_state{policy=\"upstream\",state=\"open\"} 1".to_owned(),
         "tollgate_circuit_state{policy=\"upstream\",state=\"closed\"} 0".to_owned(),
         "tollgate_clients{policy=\"per client\"} 1".to_owned(),
+        format!("tollgate_quota_used{{policy=\"plan\",plan=\"free\",limit=\"requests_per_hour\"}} {admitted}"),
+        "tollgate_quota_limit{policy=\"plan\",plan=\"free\",limit=\"requests_per_hour\"} 1000".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }

@@ -2,6 +2,7 @@
 
 mod counters;
 mod logs;
+mod samples;
 mod secrets;
 
 #[path = "../../examples/metrics/recorder.rs"]

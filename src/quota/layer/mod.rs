@@ -22,6 +22,7 @@ mod settings;
 mod settle_job;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 pub use admin::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use builder::{QuotaLayer, QuotaService};

@@ -16,6 +16,7 @@ use super::{
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
     settings::{OnExpiry, QuotaConfig},
+    totals::PlanTotals,
 };
 use crate::{
     error::ConfigError,
@@ -50,6 +51,7 @@ pub struct QuotaPolicy {
     pub(super) plans: HotSwap<Tiered<Arc<ActivePlan>>>,
     pub(super) client_plans: ClientPlans,
     pub(super) clients: ClientResolver,
+    pub(super) totals: PlanTotals,
 }
 
 /// State that all plans of a layer share.
@@ -77,7 +79,7 @@ impl QuotaPolicy {
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units, retired: Mutex::default() });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
-        Ok(Self { plans, client_plans: ClientPlans::new(&common), clients, common })
+        Ok(Self { plans, client_plans: ClientPlans::new(&common), clients, totals: PlanTotals::default(), common })
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {

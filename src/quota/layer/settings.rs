@@ -238,7 +238,11 @@ impl PolicyConfig for QuotaConfig {
                 let must = "be one that a plan of the layer counts";
                 Err(ConfigError::quoted("unit of .cost()", must, unit.as_str()))
             }
-            None => QuotaPolicy::new(self.clone(), context.clone()).map(Arc::new),
+            None => {
+                let policy = Arc::new(QuotaPolicy::new(self.clone(), context.clone())?);
+                context.observers.attach(&policy);
+                Ok(policy)
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided.
 //! A thread that holds a shard waits for no other one. If there is no room, new clients share one account for each plan.
+//! The shared accounts have one lock, and a thread that holds it takes no other.
 //!
 //! # Idle accounts
 //! An account in which nothing is used, reserved, granted or remembered equals a new one. Requests forget such accounts
@@ -23,6 +24,7 @@
 //! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
 //! twice, its account is forgotten only once its windows have passed by the monotonic clock too.
 
+mod jobs;
 mod room;
 mod shard;
 mod shared;
@@ -42,7 +44,7 @@ use shared::SharedAccounts;
 
 use super::{
     Plan,
-    account::{Account, AccountSettings, Duplicate, Job, Now},
+    account::{Account, AccountSettings, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
@@ -98,6 +100,9 @@ impl BackendFactory for InMemory {
         false
     }
 }
+
+/// Work on an account that may be a shared one.
+type Work<'a, T> = &'a dyn Fn(&mut Account, Now, AccountAddress) -> T;
 
 /// Shard number of a shared account.
 const CROWD: u32 = u32::MAX;
@@ -217,38 +222,26 @@ impl Accounts {
 
     /// Runs `work` on the account that clients without room share.
     #[cold]
-    fn with_shared<T>(
-        &self,
-        context: &AccountContext<'_>,
-        no_room: NoRoom,
-        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
-    ) -> T {
+    fn with_shared<T>(&self, context: &AccountContext<'_>, no_room: NoRoom, work: Work<'_, T>) -> T {
+        loop {
+            if let Some(done) = self.try_shared(context, no_room, work) {
+                return done;
+            }
+            yield_now(); // other threads wait for this lock
+        }
+    }
+
+    /// As [`with_shared`](Self::with_shared), but for one turn of the lock; `None` if another one is needed.
+    fn try_shared<T>(&self, context: &AccountContext<'_>, no_room: NoRoom, work: Work<'_, T>) -> Option<T> {
         let cohort = match no_room {
             NoRoom::InAll => None,
             NoRoom::InCohort(cohort) => Some(cohort),
         };
         let (plan, now) = (self.overflow.as_ref().unwrap_or(context.plan), context.now);
-        loop {
-            let mut accounts = self.shared.accounts.lock();
-            let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
-            if account.advance(plan, now, &self.settings) {
-                return work(account, now, AccountAddress { shard: CROWD, slot, generation });
-            }
-            drop(accounts);
-            yield_now(); // other threads wait for this lock
-        }
-    }
-
-    /// Returns the reason why a job may not begin that was begun in a shared account. Its client may have an account of
-    /// its own by now, or share another one.
-    fn begun_in_shared(&self, job: &Job, now: Now) -> Option<Duplicate> {
-        if !self.shared.has_jobs.load(Ordering::Relaxed) {
-            return None;
-        }
-        let accounts = self.shared.accounts.lock();
-        let (begun, more) = accounts.begun_job(job, now);
-        self.shared.has_jobs.store(more, Ordering::Relaxed); // under the lock, as each job begins
-        begun
+        let mut accounts = self.shared.accounts.lock();
+        let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
+        let is_present = account.advance(plan, now, &self.settings);
+        is_present.then(|| work(account, now, AccountAddress { shard: CROWD, slot, generation }))
     }
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.

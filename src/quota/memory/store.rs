@@ -21,11 +21,6 @@ use crate::{
 impl QuotaBackend for Accounts {
     #[inline]
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
-        if let Some(job) = request.charge.job
-            && let Some(begun) = self.begun_in_shared(job, request.account.now)
-        {
-            return MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }));
-        }
         let admit = |account: &mut Account, now: Now, address: AccountAddress| {
             let shared = address.shard == CROWD;
             let mut charge = request.charge;
@@ -56,7 +51,13 @@ impl QuotaBackend for Accounts {
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
-        self.with(&request.account, admit, |no_room| self.with_shared(&request.account, no_room, admit))
+        let account = &request.account;
+        match request.charge.job {
+            None => self.with(account, admit, |no_room| self.with_shared(account, no_room, &admit)),
+            Some(job) => self.begin(account, job, &admit).unwrap_or_else(|begun| {
+                MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }))
+            }),
+        }
     }
 
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
@@ -192,7 +193,7 @@ impl QuotaBackend for Accounts {
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
-        self.with(context, record, |no_room| self.with_shared(context, no_room, record))
+        self.with(context, record, |no_room| self.with_shared(context, no_room, &record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -210,7 +211,7 @@ impl QuotaBackend for Accounts {
         let (violations, shared) = match self.lacks_room(context) {
             None => (self.look(context, |account| account.violations(amounts, context.now)), false),
             Some(no_room) => {
-                (self.with_shared(context, no_room, |account, now, _| account.violations(amounts, now)), true)
+                (self.with_shared(context, no_room, &|account, now, _| account.violations(amounts, now)), true)
             }
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))

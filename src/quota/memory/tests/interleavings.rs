@@ -127,3 +127,31 @@ fn loom_nobody_is_forgotten_who_comes_back_in_time() {
         assert_eq!((later.used(1)[0], later.population()), (2, 1));
     });
 }
+
+/// Whether a job of client 1 begins.
+fn begins(scene: &Scene) -> bool {
+    scene.begin(&client(1), 7).is_ok()
+}
+
+#[test]
+fn loom_job_begins_once_while_a_place_becomes_free() {
+    model(|| {
+        let scene = Scene::new(1);
+        scene.admit(2, ("requests", 1)).map(|admission| scene.served(&admission)).unwrap();
+        let later = scene.at(HOUR); // when the place of the other client can be taken
+        let second = thread::spawn(move || begins(&later));
+        let first = begins(&scene);
+        assert!(first ^ second.join().unwrap());
+    });
+}
+
+#[test]
+fn loom_job_begins_once_in_the_shared_accounts_of_two_plans() {
+    model(|| {
+        let scene = Scene::new(0);
+        let other = scene.under_pro();
+        let second = thread::spawn(move || begins(&other));
+        let first = begins(&scene);
+        assert!(first ^ second.join().unwrap());
+    });
+}

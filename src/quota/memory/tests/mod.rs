@@ -4,6 +4,7 @@ mod cohorts;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
+mod jobs;
 mod reads;
 
 use std::{sync::Arc, time::Duration};
