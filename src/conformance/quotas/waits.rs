@@ -52,7 +52,7 @@ pub async fn told_waits(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas, his
         let make = async |layer| make(layer, clock.clone()).await;
         let scene = Scene::of(make, layer).await;
         for seed in (first..histories).step_by(2) {
-            let mut history = History {
+            let mut history = WaitHistory {
                 quotas: &scene.quotas,
                 clock: &clock,
                 client: Client::named(format!("wait {seed}")),
@@ -82,7 +82,7 @@ fn plan(sizes: [u64; 4]) -> Plan {
     })
 }
 
-struct History<'a> {
+struct WaitHistory<'a> {
     quotas: &'a Quotas,
     clock: &'a FakeClock,
     client: Client,
@@ -95,7 +95,7 @@ struct History<'a> {
     log: String,
 }
 
-impl History<'_> {
+impl WaitHistory<'_> {
     async fn step(&mut self) {
         let kind = KINDS[self.random.usize(..2)];
         match self.random.u8(..14) {
