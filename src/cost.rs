@@ -45,6 +45,7 @@ impl Cost {
     /// const FREE: tollgate::Cost = tollgate::Cost::new(0);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn new(units: u64) -> Self {
         assert!(units > 0 && units <= Self::MAX.0, "cost must be from 1 to 2^53 - 1");
         Self(units)

@@ -47,6 +47,16 @@ impl ConfigError {
         if holds { Ok(()) } else { Err(Self::new(what, must, got)) }
     }
 
+    /// Returns the valid value, or panics with the error where the caller of the public function stands. Each function in
+    /// between is `#[track_caller]`, and no closure is in between: it would be the place of the panic.
+    #[track_caller]
+    pub(crate) fn or_panic<T>(checked: Result<T, Self>) -> T {
+        match checked {
+            Ok(valid) => valid,
+            Err(invalid) => panic!("{invalid}"),
+        }
+    }
+
     /// Returns the same text as `Display`.
     #[must_use]
     pub fn reason(&self) -> &str {

@@ -64,8 +64,9 @@ impl Kind {
     /// # Panics
     /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     #[must_use]
+    #[track_caller]
     pub fn units(name: &str) -> Self {
-        Self::try_units(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_units(name))
     }
 
     /// [`units`](Self::units) for input at run time.

@@ -1,4 +1,4 @@
-//! A recorder that keeps counters and gauges, and writes them as Prometheus reads them.
+//! A recorder that keeps counters, gauges, and the count and sum of histograms, and writes them as Prometheus reads them.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit};
 
 /// Counters and gauges by name and labels; a gauge is the bits of its f64.
 type Values = BTreeMap<String, (&'static str, BTreeMap<String, Arc<AtomicU64>>)>;
@@ -46,6 +46,19 @@ impl Recorder {
     }
 }
 
+/// Count and sum of the values of a histogram.
+struct Summary {
+    count: Arc<AtomicU64>,
+    sum: Arc<AtomicU64>,
+}
+
+impl HistogramFn for Summary {
+    fn record(&self, value: f64) {
+        CounterFn::increment(&*self.count, 1);
+        GaugeFn::increment(&*self.sum, value);
+    }
+}
+
 impl metrics::Recorder for Recorder {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -59,7 +72,11 @@ impl metrics::Recorder for Recorder {
         Gauge::from_arc(self.value(key, "gauge"))
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop() // tollgate has none
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        let part = |name: &str, kind| {
+            let name = format!("{}{name}", key.name());
+            self.value(&Key::from_parts(name, key.labels().cloned().collect::<Vec<_>>()), kind)
+        };
+        Histogram::from_arc(Arc::new(Summary { count: part("_count", "counter"), sum: part("_sum", "gauge") }))
     }
 }

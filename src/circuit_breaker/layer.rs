@@ -1,21 +1,19 @@
 //! Layer of a circuit breaker, and its settings.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    circuit::{Circuit, CircuitShared},
     handle::CircuitBreaker,
     host::HostName,
-    keys::{KeyOf, Keys},
-    machine::Recovery,
+    keys::KeyOf,
     policy::{CircuitBreakerPolicy, ResultClassifier},
+    settings::{BreakerSettings, positive},
     trip::Trip,
 };
 use crate::{
-    backoff::Backoff,
     classify::{Classify, DefaultClassifier},
     error::ConfigError,
-    gate::{ConfiguredLayer, Gate, PolicyConfig, PolicyContext, gate_layer},
+    gate::{ConfiguredLayer, Gate, gate_layer},
     head::RequestHead,
     identity::{Digest, Digester},
 };
@@ -63,20 +61,6 @@ pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
 
 /// A service behind a [`CircuitBreakerLayer`].
 pub type CircuitBreakerService<S> = Gate<S, CircuitBreakerPolicy>;
-
-/// Settings of a [`CircuitBreakerLayer`].
-#[derive(Clone)]
-pub(super) struct BreakerSettings {
-    trip: Trip,
-    recovery_timeout: Duration,
-    max_open: Option<Duration>,
-    probes: u32,
-    close_after: Option<u32>,
-    probe_timeout: Option<Duration>,
-    classifier: ResultClassifier,
-    key_of: Option<KeyOf>,
-    max_keys: usize,
-}
 
 gate_layer!(
     CircuitBreakerLayer,
@@ -140,8 +124,9 @@ impl CircuitBreakerLayer {
     /// # }
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn for_client(slow_after: Duration) -> Self {
-        Self::try_for_client(slow_after).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_for_client(slow_after))
     }
 
     /// As [`for_client`](Self::for_client), for input at run time.
@@ -178,7 +163,7 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn trip(self, trip: Trip) -> Self {
-        self.try_trip(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_trip(trip))
     }
 
     /// As [`trip`](Self::trip), for input at run time.
@@ -205,7 +190,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn recovery_timeout(self, time: Duration) -> Self {
-        self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
+        let time = positive("recovery_timeout", time, "0s");
+        self.with(|config| config.recovery_timeout = time)
     }
 
     /// Sets the cap of the open time, which doubles with each failed probe; default 60 s, or the recovery time-out if
@@ -216,7 +202,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn max_open(self, time: Duration) -> Self {
-        self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
+        let time = positive("max_open", time, "0s");
+        self.with(|config| config.max_open = Some(time))
     }
 
     /// Sets the number of probes that may be under way at once in a half-open circuit. The default is 1, so that a
@@ -227,7 +214,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn probes(self, probes: u32) -> Self {
-        self.with(|config| config.probes = positive("probes", probes, "0"))
+        let probes = positive("probes", probes, "0");
+        self.with(|config| config.probes = probes)
     }
 
     /// Sets the number of probes that must succeed to close the circuit; default the number of [probes](Self::probes)
@@ -238,7 +226,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn close_after(self, successes: u32) -> Self {
-        self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
+        let successes = positive("close_after", successes, "0");
+        self.with(|config| config.close_after = Some(successes))
     }
 
     /// Sets the time after which a probe without an answer loses its slot to the next, so that a lost probe does not
@@ -252,7 +241,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn probe_timeout(self, time: Duration) -> Self {
-        self.with(|config| config.probe_timeout = Some(positive("probe_timeout", time, "0s")))
+        let time = positive("probe_timeout", time, "0s");
+        self.with(|config| config.probe_timeout = Some(time))
     }
 
     /// Measures slowness by the time to the end of the body instead of the head, and judges a good answer only there.
@@ -351,7 +341,8 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn max_keys(self, keys: usize) -> Self {
-        self.with(|config| config.max_keys = positive("max_keys", keys, "0"))
+        let keys = positive("max_keys", keys, "0");
+        self.with(|config| config.max_keys = keys)
     }
 
     /// Returns the breaker: its state, its commands, and calls that are not requests.
@@ -364,37 +355,5 @@ impl CircuitBreakerLayer {
     #[track_caller]
     fn with(self, change: impl FnOnce(&mut BreakerSettings)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
-    }
-}
-
-fn positive<T: Default + PartialEq>(what: &str, value: T, zero: &str) -> T {
-    assert!(value != T::default(), "{}", ConfigError::new(what, "be positive", zero));
-    value
-}
-
-impl PolicyConfig for BreakerSettings {
-    type Policy = CircuitBreakerPolicy;
-
-    fn build(&self, context: &PolicyContext) -> Result<Arc<CircuitBreakerPolicy>, ConfigError> {
-        let first = self.recovery_timeout;
-        let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
-        let must = || format!("be at least the recovery timeout of {first:?}");
-        ConfigError::require(longest >= first, "max_open", &must(), format_args!("{longest:?}"))?;
-        let slow = self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600));
-        let shared = Arc::new(CircuitShared {
-            context: context.clone(),
-            trip: self.trip,
-            recovery: Recovery {
-                open: Backoff { first, longest },
-                probes: self.probes,
-                close_after: self.close_after.unwrap_or(self.probes),
-                probe_timeout: self.probe_timeout.unwrap_or(slow),
-            },
-            classifier: self.classifier.clone(),
-        });
-        let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
-        // One stripe for each parallel thread. At most 16, because a reader of a time window visits each.
-        let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
-        Ok(Arc::new(CircuitBreakerPolicy(CircuitBreaker::new(Circuit::new(shared, stripes, None), keys))))
     }
 }

@@ -87,6 +87,7 @@ mod layer;
 mod machine;
 mod policy;
 mod sampling;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod trip;

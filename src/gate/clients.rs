@@ -35,15 +35,16 @@ impl Default for ClientConfig {
 }
 
 impl ClientConfig {
-    /// Sets the number of clients that have state at once.
+    /// Returns a number of clients that may have state at once.
     ///
     /// # Panics
     /// If `clients` is 0 or above 2^32 - 1.
-    pub(crate) fn set_most(&mut self, clients: usize) {
+    #[track_caller]
+    pub(crate) fn checked_most(clients: usize) -> usize {
         if !(1..=u32::MAX as usize).contains(&clients) {
             panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
-        self.most = clients;
+        clients
     }
 }
 

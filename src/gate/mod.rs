@@ -56,6 +56,8 @@ pub(crate) use guard::Guard;
 pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
+#[allow(unused_imports, reason = "only a ledger names it")]
+pub(crate) use observe::Observers;
 pub use observe::{Event, Observer};
 pub(crate) use panics::caught;
 pub(crate) use sample::Sampled;

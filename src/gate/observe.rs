@@ -1,6 +1,6 @@
 //! Events, and the observers that receive them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -162,6 +162,28 @@ pub enum Event<'a> {
         records: u64,
         /// Number of jobs among them that had been charged before, and were not charged again.
         duplicates: u64,
+    },
+    /// A ledger performed a step: it connected, or a part of a transaction ended. A transaction decides many charges.
+    /// Emitted to the observers of the ledger (`LedgerBuilder::observe`) only.
+    StoreStep {
+        /// Kind of database: `sqlite` or `postgres`.
+        store: &'static str,
+        /// `connect`, `begin` (which waits for locks, and reads), `write`, `commit` or `roll_back`.
+        operation: &'static str,
+        /// Duration of the step, by the clock of its deadline.
+        took: Duration,
+        /// Whether the database rejected the step, or did not end it in time.
+        failed: bool,
+    },
+    /// A ledger compared its counters (`Ledger::reconcile`) with the sums of their rows. Emitted to the observers of the
+    /// ledger only.
+    Reconciled {
+        /// Kind of database: `sqlite` or `postgres`.
+        store: &'static str,
+        /// Number of counters that were compared.
+        compared: u64,
+        /// Number of counters that differ, at most 1,000.
+        drifts: u64,
     },
     /// A circuit changed its state.
     Transition {

@@ -242,7 +242,8 @@ macro_rules! client_setters {
             #[must_use]
             #[track_caller]
             pub fn max_clients(self, clients: usize) -> Self {
-                self.with(|config| config.clients.set_most(clients))
+                let most = $crate::gate::ClientConfig::checked_most(clients);
+                self.with(|config| config.clients.most = most)
             }
         }
     };

@@ -47,8 +47,9 @@ impl ApiKey {
     /// # let _ = key;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn header(name: impl AsRef<str>, table: impl Lookup) -> Self {
-        Self::try_header(name, table).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_header(name, table))
     }
 
     /// [`header`](Self::header) for input at run time.
@@ -87,8 +88,9 @@ impl ApiKey {
     /// # let _ = key;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn cookie(name: impl AsRef<str>, table: impl Lookup) -> Self {
-        Self::try_cookie(name, table).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_cookie(name, table))
     }
 
     /// [`cookie`](Self::cookie) for input at run time.

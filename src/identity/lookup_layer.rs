@@ -56,8 +56,9 @@ where
     /// # Panics
     /// If `name` is not a field name.
     #[must_use]
+    #[track_caller]
     pub fn header(name: impl AsRef<str>, table: T) -> Self {
-        Self::try_header(name, table).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_header(name, table))
     }
 
     /// [`header`](Self::header) for input at run time.

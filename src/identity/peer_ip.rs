@@ -181,8 +181,9 @@ impl PeerIp {
     /// # let _ = by_site;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn group_v6(self, prefix: u8) -> Self {
-        self.try_group_v6(prefix).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_group_v6(prefix))
     }
 
     /// [`group_v6`](Self::group_v6) for input at run time.
@@ -211,8 +212,9 @@ impl PeerIp {
     /// # let _ = by_block;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn group_v4(self, prefix: u8) -> Self {
-        self.try_group_v4(prefix).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_group_v4(prefix))
     }
 
     /// [`group_v4`](Self::group_v4) for input at run time.

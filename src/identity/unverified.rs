@@ -38,8 +38,9 @@ impl Unverified {
     /// # Panics
     /// If `name` is not a field name.
     #[must_use]
+    #[track_caller]
     pub fn header(name: impl AsRef<str>) -> Self {
-        Self::try_header(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_header(name))
     }
 
     /// [`header`](Self::header) for input at run time.
@@ -61,8 +62,9 @@ impl Unverified {
     /// # Panics
     /// If `name` is not a cookie name.
     #[must_use]
+    #[track_caller]
     pub fn cookie(name: impl AsRef<str>) -> Self {
-        Self::try_cookie(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_cookie(name))
     }
 
     /// [`cookie`](Self::cookie) for input at run time.

@@ -7,7 +7,10 @@ use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
 use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner, sql::OpenOptions};
-use crate::time::Clock;
+use crate::{
+    gate::{Observer, Observers},
+    time::Clock,
+};
 
 /// Builder of a [`Ledger`]; [`open`](Self::open) opens it. Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their
 /// siblings.
@@ -28,6 +31,7 @@ pub struct LedgerBuilder {
     spool: Option<SpoolSource>,
     options: OpenOptions,
     clock: Option<Clock>,
+    observers: Observers,
 }
 
 enum DatabaseSource {
@@ -138,7 +142,7 @@ impl Ledger {
 
 impl LedgerBuilder {
     fn new(database: DatabaseSource) -> Self {
-        Self { database, spool: None, options: OpenOptions::default(), clock: None }
+        Self { database, spool: None, options: OpenOptions::default(), clock: None, observers: Observers::default() }
     }
 
     /// Sets the spool that stores the charges of requests admitted without the ledger; default: none.
@@ -246,6 +250,27 @@ impl LedgerBuilder {
         self
     }
 
+    /// Adds an observer of the ledger itself: of the [steps](crate::Event::StoreStep) of its transactions, with their times,
+    /// and of each [comparison](crate::Event::Reconciled) of its counters with their rows. Observers of a layer receive the
+    /// events of that layer, and none of these.
+    ///
+    /// It runs in the task that writes: it must not block. Without an observer no time is read.
+    ///
+    /// ```no_run
+    /// # #[cfg(all(feature = "sqlite", feature = "metrics"))]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{Ledger, telemetry::Metrics};
+    ///
+    /// let metrics = Metrics::new(); // and .observe(metrics.clone()) at each layer
+    /// let ledger = Ledger::sqlite("quota.db").observe(metrics.clone()).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.observers = self.observers.and(observer);
+        self
+    }
+
     /// Opens the database and the spool, and creates missing tables. Of a [lazy](Self::lazy) ledger, it opens only the
     /// spool.
     ///
@@ -253,7 +278,7 @@ impl LedgerBuilder {
     /// As the constructor says; [`LedgerError::kind`] tells them apart. Also if the spool cannot be opened (see
     /// [`Spool::at`]), belongs to another open ledger, or has records of another database.
     pub async fn open(self) -> Result<Ledger, LedgerError> {
-        let (options, clock) = (self.options, self.clock);
+        let (options, clock, observers) = (self.options, self.clock, self.observers);
         let spool = match self.spool {
             Some(SpoolSource::Open(spool)) => Some(spool),
             Some(SpoolSource::Path(path)) => Some(Spool::at(path)?),
@@ -262,36 +287,36 @@ impl LedgerBuilder {
         match self.database {
             #[cfg(feature = "sqlite")]
             DatabaseSource::File(path) => {
-                in_sqlite(SqliteDatabase::in_file(&path, options).await?.timed_by(clock), spool)
+                in_sqlite(SqliteDatabase::in_file(&path, options).await?.timed_by(clock), spool, observers)
             }
             #[cfg(feature = "sqlite")]
             DatabaseSource::FilePool(pool) => {
-                in_sqlite(SqliteDatabase::from_pool(pool, options).await?.timed_by(clock), spool)
+                in_sqlite(SqliteDatabase::from_pool(pool, options).await?.timed_by(clock), spool, observers)
             }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool),
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool, observers),
             #[cfg(feature = "postgres")]
             DatabaseSource::Server(url) => {
-                in_postgres(PostgresDatabase::at_url(&url, options).await?.timed_by(clock), spool)
+                in_postgres(PostgresDatabase::at_url(&url, options).await?.timed_by(clock), spool, observers)
             }
             #[cfg(feature = "postgres")]
             DatabaseSource::ServerPool(pool) => {
-                in_postgres(PostgresDatabase::from_pool(pool, options).await?.timed_by(clock), spool)
+                in_postgres(PostgresDatabase::from_pool(pool, options).await?.timed_by(clock), spool, observers)
             }
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>, observers: Observers) -> Result<Ledger, LedgerError> {
     let id = database.ledger_id();
-    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
+    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id, observers)?)))
 }
 
 #[cfg(feature = "postgres")]
-fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+fn in_postgres(database: PostgresDatabase, spool: Option<Spool>, observers: Observers) -> Result<Ledger, LedgerError> {
     let id = database.ledger_id();
-    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
+    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id, observers)?)))
 }
 
 /// Shows the file or the kind of the database. A URL is not shown, because it may contain a password.

@@ -18,6 +18,9 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
+    /// Name of the kind of database in events and metrics.
+    const STORE: &'static str;
+
     /// Whether the database is a server. Its sessions can skip accounts that other transactions hold, so that the writer
     /// has two lanes, and a connection that was idle may be gone.
     const IS_SERVER: bool = false;

@@ -12,8 +12,11 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{Database, DbError, LedgerError, Spool, Timeouts, WriterTask, upkeep::Upkeep};
-use crate::quota::store::StoreError;
+use super::{Database, DbError, LedgerError, ReconcileReport, Spool, Timeouts, WriterTask, upkeep::Upkeep};
+use crate::{
+    gate::{Event, Observers},
+    quota::store::StoreError,
+};
 
 /// One ledger. When it is dropped the writer takes no more commands, and ends once all are written.
 pub(crate) struct LedgerInner<D: Database> {
@@ -37,8 +40,13 @@ impl<D: Database> LedgerInner<D> {
     ///
     /// # Errors
     /// If the spool belongs to another ledger, or has records of one.
-    pub(super) fn new(database: D, spool: Option<Spool>, id: Option<u128>) -> Result<Arc<Self>, LedgerError> {
-        let writer = WriterTask::new(database, TIMEOUTS);
+    pub(super) fn new(
+        database: D,
+        spool: Option<Spool>,
+        id: Option<u128>,
+        observers: Observers,
+    ) -> Result<Arc<Self>, LedgerError> {
+        let writer = WriterTask::new(database, TIMEOUTS, observers);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
         if let Some(spool) = &spool {
             let queue = spool.queue();
@@ -63,6 +71,12 @@ impl<D: Database> LedgerInner<D> {
     /// Returns a number that distinguishes the layers of a ledger.
     pub(super) fn next_origin(&self) -> u32 {
         self.origins.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Emits the numbers of a report to the observers of the ledger.
+    pub(super) fn reconciled(&self, report: &ReconcileReport) {
+        let (compared, drifts) = (report.compared, report.drifts.len() as u64);
+        self.writer.observers.emit(&Event::Reconciled { store: D::STORE, compared, drifts });
     }
 
     /// Awaits a read, at most for the reply time-out of a caller.

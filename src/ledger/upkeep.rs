@@ -168,6 +168,7 @@ impl<D: Database> Drop for UpkeepTask<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Observers;
     use crate::ledger::{
         DbError, Session, Timeouts,
         writer::{Loaded, Reads, ReservationRow, Stored, Writes},
@@ -185,6 +186,8 @@ mod tests {
 
     impl Database for Gone {
         type Session = Never;
+
+        const STORE: &'static str = "gone";
 
         async fn connect(&self) -> Result<Never, DbError> {
             gone()
@@ -228,7 +231,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn renewals_fill_no_queue_while_the_database_is_away() {
         let timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
-        let writer = WriterTask::new(Gone, timeouts);
+        let writer = WriterTask::new(Gone, timeouts, Observers::default());
         let upkeep = Upkeep::new(&writer);
         let (key, since) = (Key { tenant: "acme".into(), job: "one".into() }, AdmittedAt { at: 0, epoch: 0 });
         upkeep.add(2, &key, 0, since, Duration::from_secs(30));

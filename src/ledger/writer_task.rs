@@ -16,6 +16,7 @@ use tokio::{
 
 use super::writer::{CancelResult, Command, Lane, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
 use super::{Database, DbError, Session};
+use crate::gate::{Event, Observers};
 
 /// Time-outs of a ledger.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct WriterTask<D: Database> {
     ended: Notify,
     /// Listeners to notices for which no caller waits.
     listeners: Mutex<Vec<NoticeListener>>,
+    /// Observers of the ledger itself.
+    pub(super) observers: Observers,
 }
 
 /// The task of a lane.
@@ -62,7 +65,7 @@ struct LaneTask {
 }
 
 impl<D: Database> WriterTask<D> {
-    pub(crate) fn new(database: D, timeouts: Timeouts) -> Arc<Self> {
+    pub(crate) fn new(database: D, timeouts: Timeouts, observers: Observers) -> Arc<Self> {
         Arc::new(Self {
             database,
             step_timeout: timeouts.step,
@@ -71,6 +74,7 @@ impl<D: Database> WriterTask<D> {
             lanes: Default::default(),
             ended: Notify::new(),
             listeners: Mutex::new(Vec::new()),
+            observers,
         })
     }
 
@@ -232,9 +236,32 @@ impl<D: Database> WriterTask<D> {
                     tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
                     Some(StepResult::Rested)
                 }
-                step => Some(self.perform(&mut session, step).await.unwrap_or_else(StepResult::Failed)),
+                step => Some(self.observed(&mut session, step).await.unwrap_or_else(StepResult::Failed)),
             };
         }
+    }
+
+    /// Performs a step, and emits its time. The clock is that of the step's deadline, and is not read without an observer.
+    async fn observed(
+        &self,
+        connection: &mut Option<(D::Session, Instant)>,
+        step: Step,
+    ) -> Result<StepResult, DbError> {
+        if self.observers.is_empty() {
+            return self.perform(connection, step).await;
+        }
+        let operation = match step {
+            Step::Connect => "connect",
+            Step::Begin(_) => "begin",
+            Step::Write(..) => "write",
+            Step::Commit => "commit",
+            _ => "roll_back",
+        };
+        let begun = Instant::now();
+        let result = self.perform(connection, step).await;
+        let (took, failed) = (begun.elapsed(), result.is_err());
+        self.observers.emit(&Event::StoreStep { store: D::STORE, operation, took, failed });
+        result
     }
 
     /// Connects, or performs a step of a transaction. Drops a connection that is lost, whatever state it is in. Each

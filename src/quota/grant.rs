@@ -40,8 +40,9 @@ impl Grant {
     /// let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn new(limit: &str, amount: u64, until: SystemTime) -> Self {
-        Self::try_new(limit, amount, until).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_new(limit, amount, until))
     }
 
     /// [`new`](Self::new) for input at run time.

@@ -75,6 +75,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::requests(3_600).per(Period::hour());
     /// ```
+    #[track_caller]
     pub fn requests(limit: u64) -> QuotaBuilder {
         Self::of(Kind::Requests, limit)
     }
@@ -91,6 +92,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::bytes(1 << 30).per(Period::day());
     /// ```
+    #[track_caller]
     pub fn bytes(limit: u64) -> QuotaBuilder {
         Self::of(Kind::Bytes(Direction::Both), limit)
     }
@@ -104,6 +106,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::units("queries", 1_800).per(Period::hour());
     /// ```
+    #[track_caller]
     pub fn units(unit: &str, limit: u64) -> QuotaBuilder {
         Self::of(Kind::units(unit), limit)
     }
@@ -142,8 +145,9 @@ impl Quota {
     /// let quota = tollgate::Quota::concurrent(5);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn concurrent(limit: u64) -> Self {
-        Self::try_concurrent(limit).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_concurrent(limit))
     }
 
     /// [`concurrent`](Self::concurrent) for input at run time.
@@ -169,6 +173,7 @@ impl Quota {
     /// let uploads = Quota::bytes(1 << 20).per(Period::hour()).counting(Direction::Request);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn counting(self, direction: Direction) -> Self {
         assert!(matches!(self.kind, Kind::Bytes(_)), "only a quota of bytes has a direction, got one of {}", self.kind);
         Self { kind: Kind::Bytes(direction), ..self }
@@ -186,8 +191,9 @@ impl Quota {
     /// let quota = Quota::bytes(53_687_091_200).per(Period::day()).named("daily_bytes");
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn named(self, name: &str) -> Self {
-        self.try_named(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_named(name))
     }
 
     /// [`named`](Self::named) for input at run time.
@@ -237,8 +243,9 @@ impl Quota {
         })
     }
 
+    #[track_caller]
     fn of(kind: Kind, limit: u64) -> QuotaBuilder {
-        Self::try_of(kind, limit).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_of(kind, limit))
     }
 }
 

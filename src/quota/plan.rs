@@ -101,8 +101,9 @@ impl Plan {
     /// assert_eq!(tollgate::Plan::new("free").name().as_str(), "free");
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str) -> Self {
-        Self::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_new(name))
     }
 
     /// [`new`](Self::new) for input at run time.
@@ -155,8 +156,9 @@ impl Plan {
     /// let plan = Plan::new("free").limit(Quota::requests(3_600).per(Period::hour()));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn limit(self, quota: Quota) -> Self {
-        self.try_limit(quota).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_limit(quota))
     }
 
     /// [`limit`](Self::limit) for input at run time.
@@ -203,6 +205,7 @@ impl Plan {
     /// let plan = tollgate::Plan::new("free").warn_at(80);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn warn_at(mut self, percent: u8) -> Self {
         if percent > 100 {
             panic!("{}", ConfigError::new("warning threshold", "be from 0 to 100 percent", percent));

@@ -8,7 +8,7 @@ use super::{
     buffer::{Buffer, clamp, number, parse_number},
     structured_field, whole_seconds, x_ratelimit,
 };
-use crate::policy_name::PolicyName;
+use crate::{error::ConfigError, policy_name::PolicyName};
 
 pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -105,6 +105,7 @@ impl Fields {
     /// # assert_eq!(headers["ratelimit-policy"], r#""download";q=1073741824;w=86400;qu="content-bytes""#);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn new(dialect: Dialect, name: &PolicyName, quota: u64, window: Duration, unit: Option<&'static str>) -> Self {
         Self::of(dialect, name, quota, Some(window), unit)
     }
@@ -126,9 +127,10 @@ impl Fields {
         Self::of(dialect, name, quota, None, Some("concurrent-requests"))
     }
 
+    #[track_caller]
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
-        let checked = |unit| PolicyName::checked("unit", unit).unwrap_or_else(|invalid| panic!("{invalid}"));
-        let unit = unit.map(checked);
+        let unit = unit.map(|unit| PolicyName::checked("unit", unit)).transpose();
+        let unit = ConfigError::or_panic(unit);
         let limit = AdvertisedLimit { name: name.clone(), quota, window, unit };
         Self::for_limits(dialect, slice::from_ref(&limit)).swap_remove(0)
     }

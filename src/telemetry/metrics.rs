@@ -4,7 +4,7 @@ mod gauges;
 
 use std::{fmt, sync::Arc};
 
-use ::metrics::{Counter, counter, gauge};
+use ::metrics::{Counter, Histogram, counter, gauge, histogram};
 use arc_swap::ArcSwap;
 
 use self::gauges::SampledGauges;
@@ -35,6 +35,10 @@ use crate::{
 /// | `tollgate.store.rejections` | `policy` | calls that the store rejected for good |
 /// | `tollgate.spool.full` | `policy` | times that the spool was full |
 /// | `tollgate.spool.merged`, `tollgate.spool.duplicates` | `policy` | records merged into the store, and jobs among them that had been charged before |
+/// | `tollgate.store.duration` | `store`, `operation`, `result`: `ok`, `failed` | histogram, in seconds: steps of a ledger's transactions, such as `commit`; `store` is `sqlite` or `postgres` |
+/// | `tollgate.ledger.compared`, `tollgate.ledger.drifts` | `store` | counters that `Ledger::reconcile` has compared with their rows, and those that differed |
+///
+/// The last two are of ledgers that have the observer, by `LedgerBuilder::observe`.
 ///
 /// No event reports a number of clients, or a circuit that becomes half-open because time passes. These gauges are set when
 /// [`sample`](Self::sample) is called, in the handler of a scrape or by a task of each 10 or 15 s:
@@ -72,11 +76,15 @@ pub struct Metrics(Arc<MetricHandles>);
 #[derive(Default)]
 struct MetricHandles {
     policies: Registered<PolicyName, Arc<PolicyMetrics>>,
+    steps: Registered<StepKey, Histogram>,
     sampled: SampledGauges,
 }
 
 /// Handles by their label, of which there are few. They are read without a lock.
 struct Registered<K, H>(ArcSwap<Vec<(K, H)>>);
+
+/// Store, operation, and whether it failed.
+type StepKey = (&'static str, &'static str, bool);
 
 /// Registered handles of one policy.
 struct PolicyMetrics {
@@ -200,6 +208,16 @@ impl Observer for Metrics {
             Event::SpoolMerged { policy, records, duplicates } => {
                 counter!("tollgate.spool.merged", "policy" => label(policy)).increment(records);
                 counter!("tollgate.spool.duplicates", "policy" => label(policy)).increment(duplicates);
+            }
+            Event::StoreStep { store, operation, took, failed } => {
+                let result = if failed { "failed" } else { "ok" };
+                let labels = [("store", store), ("operation", operation), ("result", result)];
+                let register = || histogram!("tollgate.store.duration", &labels);
+                self.0.steps.get(&(store, operation, failed), register).record(took);
+            }
+            Event::Reconciled { store, compared, drifts } => {
+                counter!("tollgate.ledger.compared", "store" => store).increment(compared);
+                counter!("tollgate.ledger.drifts", "store" => store).increment(drifts);
             }
             Event::Transition { policy, key, from, to, .. } => {
                 let (before, after) = (from.as_str(), to.as_str());

@@ -20,10 +20,10 @@ const REFUSALS: u32 = 10;
 ///
 /// | level | events |
 /// |---|---|
-/// | TRACE | admissions |
+/// | TRACE | admissions, steps of a store |
 /// | DEBUG | refusals and overflows, at most 10 a second together |
-/// | INFO | circuits that close or probe, clients near a limit, a store that is back, a merged spool |
-/// | WARN | circuits that open, unidentified requests, reclaimed leases, a network with all accounts that it may have, a store that is lost or rejects, an account that is held, a full spool |
+/// | INFO | circuits that close or probe, clients near a limit, a store that is back, a merged spool, a ledger without drift |
+/// | WARN | circuits that open, unidentified requests, reclaimed leases, a network with all accounts that it may have, a store that is lost or rejects, an account that is held, a full spool, a ledger with drift |
 ///
 /// INFO and WARN events that requests can cause, such as rejections, are limited to the same rate, apart from refusals.
 /// The field `skipped` counts the events that were left out since the one before.
@@ -149,6 +149,15 @@ impl Observer for Tracing {
             }
             Event::SpoolMerged { policy, records, duplicates } => {
                 info!(target: "tollgate", %policy, records, duplicates, "the spool is merged into the store");
+            }
+            Event::StoreStep { store, operation, took, failed } => {
+                trace!(target: "tollgate", store, operation, ?took, failed, "a step of the store");
+            }
+            Event::Reconciled { store, compared, drifts: 0 } => {
+                info!(target: "tollgate", store, compared, "the counters are the sums of their rows");
+            }
+            Event::Reconciled { store, compared, drifts } => {
+                warn!(target: "tollgate", store, compared, drifts, "counters are not the sums of their rows");
             }
             Event::Transition { policy, from, to, cause, .. } => self.limited(&self.others, |skipped| {
                 if matches!(to, CircuitState::Open | CircuitState::ForcedOpen) {

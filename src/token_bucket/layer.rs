@@ -144,8 +144,9 @@ impl TokenBucketLayer {
 
     /// Limits each client by a further rate, whatever its tier: a request takes from all of its buckets or from none.
     ///
-    /// A refusal says when all of them have enough tokens. The fields of other responses report the first rate. Each rate
-    /// has a table of its own, of [`max_clients`](Self::max_clients) clients.
+    /// A refusal says when all of them have enough tokens. `RateLimit-Policy` and `RateLimit` of an admitted response report
+    /// the first rate only, whose level is at hand: give the rate by which clients should pace themselves to
+    /// [`new`](Self::new). Each rate has a table of its own, of [`max_clients`](Self::max_clients) clients.
     ///
     /// Two layers cannot do the same: the outer one has taken its token when the inner one refuses, and a client that
     /// floods the inner one is locked out by the outer one.

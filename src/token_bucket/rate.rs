@@ -40,6 +40,7 @@ const ZERO_BURST: &str = "burst must be positive";
 const TOO_LARGE: &str = "burst must be at most 2^53 - 1 and come back within 2^62 ns (146 years)";
 const TOO_MANY_INITIAL: &str = "initial tokens must be at most the burst";
 
+#[track_caller]
 const fn valid(rate: Result<Rate, &'static str>) -> Rate {
     match rate {
         Ok(rate) => rate,
@@ -64,6 +65,7 @@ impl Rate {
     /// const NOTHING: tollgate::Rate = tollgate::Rate::per_second(0);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn per_second(count: u64) -> Self {
         Self::per(count, Duration::from_secs(1))
     }
@@ -77,6 +79,7 @@ impl Rate {
     /// assert_eq!(tollgate::Rate::per_minute(60), tollgate::Rate::per_second(1).burst(60));
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn per_minute(count: u64) -> Self {
         Self::per(count, Duration::from_secs(60))
     }
@@ -86,6 +89,7 @@ impl Rate {
     /// # Panics
     /// If `count` is 0 or above one per nanosecond.
     #[must_use]
+    #[track_caller]
     pub const fn per_hour(count: u64) -> Self {
         Self::per(count, Duration::from_secs(3_600))
     }
@@ -101,6 +105,7 @@ impl Rate {
     /// assert_eq!(rate.interval(), Duration::from_millis(250));
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn per(count: u64, period: Duration) -> Self {
         valid(Self::measure(count, period))
     }
@@ -115,6 +120,7 @@ impl Rate {
     /// assert_eq!(tollgate::Rate::every(Duration::from_secs(3)).capacity(), 1);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn every(period: Duration) -> Self {
         Self::per(1, period)
     }
@@ -130,6 +136,7 @@ impl Rate {
     /// const SHUT: tollgate::Rate = tollgate::Rate::per_second(5).burst(0);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn burst(self, tokens: u64) -> Self {
         valid(self.hold(tokens))
     }
@@ -147,6 +154,7 @@ impl Rate {
     /// assert_eq!(slow_start.newcomer_tokens(), 2);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn initial_tokens(self, tokens: u64) -> Self {
         assert!(tokens <= self.burst, "{}", TOO_MANY_INITIAL);
         Self { initial: tokens, ..self }

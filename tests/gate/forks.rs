@@ -1,11 +1,6 @@
 //! Setters of a layer that is in use, and separate layers with the same settings.
 
-use std::{
-    convert::Infallible,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,6 +11,8 @@ use tollgate::{
 };
 use tower::{Layer, service_fn};
 
+use crate::callers::panic_of;
+
 async fn hello(_: Request<()>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::default()))
 }
@@ -24,27 +21,9 @@ fn plan() -> Plan {
     Plan::new("free").limit(Quota::requests(1).per(Period::hour()))
 }
 
-/// Returns the text and the line of a panic in `change`.
-fn panic_of<T>(change: impl FnOnce() -> T) -> (String, u32) {
-    static HOOK: Mutex<()> = Mutex::new(());
-    let _guard = HOOK.lock().unwrap();
-    let line = Arc::new(Mutex::new(0));
-    let (seen, before) = (Arc::clone(&line), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |info| {
-        // Other tests panic on other threads meanwhile.
-        if let Some(place) = info.location().filter(|place| place.file().ends_with("forks.rs")) {
-            *seen.lock().unwrap() = place.line();
-        }
-    }));
-    let payload = catch_unwind(AssertUnwindSafe(|| drop(change()))).unwrap_err();
-    std::panic::set_hook(before);
-    let line = *line.lock().unwrap();
-    (payload.downcast_ref::<String>().unwrap().clone(), line)
-}
-
 macro_rules! assert_in_use {
     ($($setter:expr),+ $(,)?) => {$(
-        let (text, line) = panic_of(|| $setter);
+        let (text, line) = panic_of(file!(), || drop($setter));
         assert_eq!(text, "layer \"api\" is in use, it was built or has a handle or a service; call setters before, or .fork() for a separate layer");
         assert_ne!(line, 0, "the panic is where the setter is called: {}", stringify!($setter));
     )+};
@@ -128,7 +107,9 @@ fn settings_that_do_not_suit_are_an_error_when_built() {
     ] {
         assert!(error.reason().contains(part), "{error}");
     }
-    for refused in [panic_of(|| quota.handle()), panic_of(|| unknown.layer(service_fn(hello)))] {
+    for refused in
+        [panic_of(file!(), || drop(quota.handle())), panic_of(file!(), || drop(unknown.layer(service_fn(hello))))]
+    {
         assert_ne!(refused.1, 0, "a panic where the layer is used: {}", refused.0);
     }
     // A layer that did not build is not in use.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod body_table;
+mod callers;
 mod edges;
 mod forks;
 mod head_permits;

@@ -57,6 +57,31 @@ fn function_names_fit() {
     );
 }
 
+/// Returns the functions with a section on panics whose panic would not name the place of their caller.
+fn own_panics(source: &str) -> Vec<&str> {
+    let sections = source.split("/// # Panics").skip(1);
+    let heads = sections.filter_map(|section| {
+        let mut tracked = false;
+        section.lines().find_map(|line| {
+            tracked |= line.contains("#[track_caller]");
+            Some((tracked, declared(line, &["fn"])?))
+        })
+    });
+    heads.filter(|(tracked, _)| !tracked).map(|(_, name)| name).collect()
+}
+
+#[test]
+fn functions_that_panic_track_their_caller() {
+    let sources = files("src", &["rs"]).into_iter().map(|file| (relative(&file), fs::read_to_string(&file).unwrap()));
+    let breaches: Vec<_> = sources
+        .flat_map(|(path, source)| own_panics(&source).iter().map(|name| format!("{path}: {name}")).collect::<Vec<_>>())
+        .collect();
+    assert!(breaches.is_empty(), "no #[track_caller] on {breaches:#?}");
+    let source =
+        "/// # Panics\n/// Yes.\n#[track_caller]\npub fn a() {}\n/// # Panics\n/// If b.\npub const fn b() {}\n";
+    assert_eq!(own_panics(source), ["b"]);
+}
+
 #[test]
 fn declarations_are_recognized() {
     let source = "pub(crate) struct One<'a>(&'a ());\nenum Two {}\n    type Inner = ();\n// struct Three;\nfn f() {}\n";

@@ -124,7 +124,14 @@ async fn every_charge_has_a_row(database: Database) {
 }
 
 async fn drifted_counter_is_found_and_repaired(database: Database) {
-    let ledger = database.open().await;
+    let reconciled = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&reconciled);
+    let observer = move |event: &tollgate::Event<'_>| {
+        if let tollgate::Event::Reconciled { compared, drifts, .. } = *event {
+            seen.lock().unwrap().push((compared, drifts));
+        }
+    };
+    let ledger = database.builder().observe(observer).open().await.unwrap().deadline(PATIENT);
     let quotas = quotas(&ledger, tokens(1_000));
     quotas.charge(&acme(), ("tokens", 95)).await.unwrap();
     let held = quotas.reserve(&acme(), ("tokens", 5)).await.unwrap();
@@ -135,6 +142,7 @@ async fn drifted_counter_is_found_and_repaired(database: Database) {
     database.meddle("UPDATE quota_counter SET used = 3 WHERE tenant_id = 'acme'").await.unwrap();
     let report = ledger.reconcile().await.unwrap();
     assert_eq!((report.drifts.len(), report.drift()), (1, 0.5));
+    assert_eq!(*reconciled.lock().unwrap(), [(2, 0), (2, 1)], "each comparison is an event");
     let drift = &report.drifts[0];
     assert_eq!(
         (&*drift.tenant, &*drift.limit, drift.counted, drift.written),

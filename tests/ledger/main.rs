@@ -73,12 +73,16 @@ impl Database {
 
     /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
-        let ledger = match self {
-            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open_timeout(HUNG).open().await.unwrap(),
+        self.builder().open().await.unwrap().deadline(PATIENT)
+    }
+
+    fn builder(&self) -> tollgate::LedgerBuilder {
+        let builder = match self {
+            Self::Sqlite(file) => tollgate::Ledger::sqlite(file),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => tollgate::Ledger::postgres(url).open_timeout(HUNG).open().await.unwrap(),
+            Self::Postgres(url) => tollgate::Ledger::postgres(url),
         };
-        ledger.deadline(PATIENT)
+        builder.open_timeout(HUNG)
     }
 
     /// Moves all rows a number of days into the past.

@@ -123,17 +123,22 @@ impl Postgres {
     pub(crate) fn kill(&self) {
         let pid = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("a server that runs");
         let pid = pid.lines().next().expect("its process").to_owned();
+        // Stopped, it starts no further processes.
+        run(Command::new("kill").args(["-STOP", &pid]));
+        let children: Vec<_> = processes().into_iter().filter(|one| one.parent == pid).collect();
         if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
             run(Command::new("kill").args(["-9", &pid]));
             writeln!(guard.stdin.take().expect("its input"), "keep").expect("a shell that listens");
             guard.wait().expect("the shell ends");
         }
-        // Its child processes end once they notice; until then no other server can use its shared memory.
         let socket = format!(".s.PGSQL.{}", self.port);
         for left in ["data/postmaster.pid", &socket, &format!("{socket}.lock")] {
             let _ = fs::remove_file(self.directory.join(left));
         }
-        sleep(Duration::from_millis(500));
+        // Its child processes end once they notice, and may write until then.
+        while processes().iter().any(|one| children.iter().any(|child| child.id == one.id)) {
+            sleep(Duration::from_millis(10));
+        }
     }
 
     /// Stops the server as an administrator does; it can be started again.
@@ -191,6 +196,23 @@ fn programs() -> Option<PathBuf> {
         std::env::split_paths(&path).find(|directory| directory.join("initdb").exists())
     };
     found.pop().map(|(_, programs)| programs).or_else(in_path)
+}
+
+/// A process that has not ended.
+struct Process {
+    id: String,
+    parent: String,
+}
+
+/// Returns all processes of this machine that have not ended.
+fn processes() -> Vec<Process> {
+    let told = Command::new("ps").args(["-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="]).output().expect("ps");
+    let lines = String::from_utf8_lossy(&told.stdout).into_owned();
+    let process = |line: &str| {
+        let [id, parent, state] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        (!state.starts_with('Z')).then(|| Process { id: id.into(), parent: parent.into() })
+    };
+    lines.lines().filter_map(process).collect()
 }
 
 fn is_root() -> bool {

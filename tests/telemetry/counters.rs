@@ -21,6 +21,10 @@ tollgate_cohorts_full{policy=\"plan\"} 1
 tollgate_forwarded_unreadable{policy=\"plan\"} 1
 # TYPE tollgate_leases_reclaimed counter
 tollgate_leases_reclaimed{policy=\"plan\"} 1
+# TYPE tollgate_ledger_compared counter
+tollgate_ledger_compared{store=\"sqlite\"} 200
+# TYPE tollgate_ledger_drifts counter
+tollgate_ledger_drifts{store=\"sqlite\"} 3
 # TYPE tollgate_limits_near counter
 tollgate_limits_near{policy=\"plan\",limit=\"tokens\"} 1
 # TYPE tollgate_overflows counter
@@ -40,6 +44,10 @@ tollgate_spool_full{policy=\"plan\"} 1
 tollgate_spool_merged{policy=\"plan\"} 7
 # TYPE tollgate_store_available gauge
 tollgate_store_available{policy=\"plan\"} 0
+# TYPE tollgate_store_duration_count counter
+tollgate_store_duration_count{store=\"sqlite\",operation=\"commit\",result=\"ok\"} 1
+# TYPE tollgate_store_duration_sum gauge
+tollgate_store_duration_sum{store=\"sqlite\",operation=\"commit\",result=\"ok\"} 0.25
 # TYPE tollgate_store_losses counter
 tollgate_store_losses{policy=\"plan\"} 1
 # TYPE tollgate_store_rejections counter

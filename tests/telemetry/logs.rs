@@ -59,10 +59,13 @@ fn every_event_has_its_level() {
     tracing::subscriber::with_default(lines.clone(), || emit_all(&Tracing::new()));
     let lines = lines.take();
     let levels: Vec<_> = lines.iter().map(|(level, _)| *level).collect();
-    let (warn, info, debug) = (Level::WARN, Level::INFO, Level::DEBUG);
+    let (warn, info, debug, trace) = (Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE);
     assert_eq!(
         levels,
-        [Level::TRACE, debug, debug, warn, warn, debug, warn, warn, info, warn, warn, warn, warn, warn, warn, info],
+        [
+            trace, debug, debug, warn, warn, debug, warn, warn, info, warn, warn, warn, warn, warn, warn, info, trace,
+            info, warn
+        ],
         "{lines:#?}"
     );
     let refused = &lines[1].1;

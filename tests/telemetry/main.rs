@@ -37,6 +37,9 @@ fn emit_all(observer: &impl Observer) {
         Event::StoreLost { policy, why: "connection refused" },
         Event::SpoolFull { policy },
         Event::SpoolMerged { policy, records: 7, duplicates: 2 },
+        Event::StoreStep { store: "sqlite", operation: "commit", took: Duration::from_millis(250), failed: false },
+        Event::Reconciled { store: "sqlite", compared: 100, drifts: 0 },
+        Event::Reconciled { store: "sqlite", compared: 100, drifts: 3 },
     ];
     events.iter().for_each(|event| observer.observe(event));
 }

@@ -121,8 +121,9 @@ impl Forwarded {
     /// # let _ = trusted;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn single(name: impl AsRef<str>) -> ForwardedField {
-        Self::try_single(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(Self::try_single(name))
     }
 
     /// [`single`](Self::single) for input at run time.
@@ -228,8 +229,9 @@ impl ForwardedField {
     /// # let _ = trusted;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn from_networks<N: AsRef<str>>(self, networks: impl IntoIterator<Item = N>) -> Forwarded {
-        self.try_from_networks(networks).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_from_networks(networks))
     }
 
     /// [`from_networks`](Self::from_networks) for input at run time.
@@ -263,8 +265,9 @@ impl ForwardedField {
     /// # let _ = router_behind_cdn;
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn through_hops(self, count: usize) -> Forwarded {
-        self.try_through_hops(count).unwrap_or_else(|invalid| panic!("{invalid}"))
+        ConfigError::or_panic(self.try_through_hops(count))
     }
 
     /// [`through_hops`](Self::through_hops) for input at run time.

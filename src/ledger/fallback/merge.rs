@@ -160,6 +160,7 @@ fn probe_ledger() -> Command {
 mod tests {
     use super::*;
     use crate::{
+        gate::Observers,
         ledger::{Timeouts, sqlite::SqliteDatabase},
         quota::{Amounts, Plan, Quota},
         time::Period,
@@ -170,7 +171,7 @@ mod tests {
     async fn probe_of_the_ledger_creates_no_account() {
         let hung = Duration::from_secs(300);
         let database = SqliteDatabase::in_memory().await.unwrap();
-        let writer = WriterTask::new(database, Timeouts { reply: hung, step: hung });
+        let writer = WriterTask::new(database, Timeouts { reply: hung, step: hung }, Observers::default());
         let plan = Plan::new("paid").limit(Quota::units("tokens", 9).per(Period::month()));
         let kind = CommandKind::Record { plan: Arc::new(plan), amounts: Amounts::from(("tokens", 1)) };
         let key = Key { tenant: "acme".into(), job: "one".into() };

@@ -75,6 +75,7 @@ pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
 }
 
 impl ChargePath for Postgres {
+    const STORE: &'static str = "postgres";
     const IS_SERVER: bool = true;
 
     async fn tune(_: &mut PgConnection) -> Result<(), DbError> {

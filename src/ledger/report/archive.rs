@@ -55,6 +55,7 @@ impl Ledger {
     /// # }
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn with_horizon(self, horizon: Duration) -> Self {
         if horizon < SHORTEST {
             panic!("{}", ConfigError::new("horizon of a ledger", "be at least a day", format_args!("{horizon:?}")));

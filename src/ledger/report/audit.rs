@@ -189,6 +189,10 @@ impl Ledger {
 
     /// Compares every counter with the sum of its rows, in one snapshot. Changes nothing.
     ///
+    /// The ledger's [observers](crate::LedgerBuilder::observe) receive the numbers as
+    /// [`Event::Reconciled`](crate::Event::Reconciled). It reads all rows that are not archived: run it each night, not in a
+    /// scrape.
+    ///
     /// # Errors
     /// If the database does not answer.
     ///
@@ -201,7 +205,9 @@ impl Ledger {
     pub async fn reconcile(&self) -> Result<ReconcileReport, QuotaError> {
         let drifts = on_database!(self, inner => inner.report(inner.writer.database.drifts(MOST_DRIFTS)).await);
         let (compared, drifts) = drifts?;
-        Ok(ReconcileReport { compared, drifts })
+        let report = ReconcileReport { compared, drifts };
+        on_database!(self, inner => inner.reconciled(&report));
+        Ok(report)
     }
 
     /// Sets the counters of the tenants of a report to the sums of their rows; returns the number of changed counters.

@@ -159,6 +159,7 @@ impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
 impl<S: ChargePath> Database for SqlDatabase<S> {
     type Session = SqlSession<S>;
 
+    const STORE: &'static str = S::STORE;
     const IS_SERVER: bool = S::IS_SERVER;
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {

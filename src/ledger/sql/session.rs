@@ -12,6 +12,9 @@ use crate::ledger::{
 
 /// Transactions of the charge path. SQLite binds row by row, PostgreSQL whole columns.
 pub(crate) trait ChargePath: SqlDialect {
+    /// Name of the kind of database in events and metrics.
+    const STORE: &'static str;
+
     /// Whether the database is a server, whose [`begin`](Self::begin) can skip accounts that other transactions hold.
     const IS_SERVER: bool = false;
 

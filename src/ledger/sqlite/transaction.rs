@@ -19,6 +19,8 @@ use crate::ledger::{
 };
 
 impl ChargePath for Sqlite {
+    const STORE: &'static str = "sqlite";
+
     async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
         // A batch changes many pages, and each should reach the file once: a larger cache and fewer checkpoints.
         Self::run(connection, "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192".into_sql_str()).await

@@ -102,6 +102,7 @@ impl JobIdSource {
     /// let ids = tollgate::JobIdSource::header("idempotency-key");
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn header(name: &str) -> Self {
         Self { source: Source::Headers(vec![header(name)]), fingerprint: None }
     }
@@ -115,6 +116,7 @@ impl JobIdSource {
     /// let ids = tollgate::JobIdSource::header("idempotency-key").or_header("x-job-id");
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn or_header(mut self, name: &str) -> Self {
         match &mut self.source {
             Source::Headers(names) => names.push(header(name)),
@@ -230,10 +232,11 @@ fn checked(id: &[u8]) -> Result<&str, InvalidJob> {
     if fits { std::str::from_utf8(id).map_err(|_| InvalidJob) } else { Err(InvalidJob) }
 }
 
+#[track_caller]
 fn header(name: &str) -> HeaderName {
-    HeaderName::try_from(name).unwrap_or_else(|_| {
-        panic!("{}", ConfigError::new("header of a job id", "be a header name", format_args!("{name:?}")))
-    })
+    let must = "be a header name";
+    let name = HeaderName::try_from(name).map_err(|_| ConfigError::quoted("header of a job id", must, name));
+    ConfigError::or_panic(name)
 }
 
 impl fmt::Debug for JobIdSource {

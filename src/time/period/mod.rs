@@ -110,6 +110,7 @@ impl Period {
     /// const NEVER: tollgate::Period = tollgate::Period::rolling(std::time::Duration::ZERO);
     /// ```
     #[must_use]
+    #[track_caller]
     pub const fn rolling(length: Duration) -> Self {
         assert!(fits(length), "length of a rolling period must be from 1 s to 10 years");
         Self::of(Unit::Rolling(length))
