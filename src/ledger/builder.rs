@@ -2,11 +2,11 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+#[cfg(feature = "postgres")]
+use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
 use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner, sql::OpenOptions};
-#[cfg(feature = "postgres")]
-use super::{LedgerErrorKind, postgres::PostgresDatabase};
 use crate::{
     gate::{Observer, Observers},
     time::Clock,
@@ -221,14 +221,11 @@ impl LedgerBuilder {
         self
     }
 
-    /// Sets the clock of a ledger in SQLite, for tests: a month ends when the test says so. Without it the database's
-    /// clock counts, which all its processes share.
+    /// Sets the clock of the ledger, for tests: a month ends when the test says so. Without it the database's clock
+    /// counts, which all its processes share.
     ///
     /// Give the same clock to the layers. Reservations of requests that were lost are released within a second of real
     /// time after the clock has passed their end.
-    ///
-    /// # Errors
-    /// [`open`](Self::open) fails for a ledger in PostgreSQL.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
@@ -299,18 +296,12 @@ impl LedgerBuilder {
             #[cfg(feature = "sqlite")]
             DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool, observers),
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(_) | DatabaseSource::ServerPool(_) if clock.is_some() => Err(LedgerError::new(
-                LedgerErrorKind::Unsafe,
-                "a ledger in PostgreSQL must follow the server's clock, which its processes share, got a clock of its own; \
-                 remove .clock(..), or test with Ledger::sqlite_in_memory()",
-            )),
-            #[cfg(feature = "postgres")]
             DatabaseSource::Server(url) => {
-                in_postgres(PostgresDatabase::at_url(&url, options).await?, spool, observers)
+                in_postgres(PostgresDatabase::at_url(&url, options).await?.timed_by(clock), spool, observers)
             }
             #[cfg(feature = "postgres")]
             DatabaseSource::ServerPool(pool) => {
-                in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool, observers)
+                in_postgres(PostgresDatabase::from_pool(pool, options).await?.timed_by(clock), spool, observers)
             }
         }
     }
@@ -356,14 +347,6 @@ impl fmt::Debug for LedgerBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    #[cfg(feature = "postgres")]
-    async fn a_ledger_on_a_server_takes_no_clock() {
-        let builder = Ledger::postgres("postgres://127.0.0.1:1/quota").clock(Clock::system());
-        let error = builder.open().await.unwrap_err();
-        assert!(error.to_string().contains("sqlite_in_memory"), "{error}");
-    }
 
     #[test]
     #[cfg(feature = "postgres")]

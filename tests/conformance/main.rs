@@ -1,6 +1,6 @@
 //! The conformance suite over each store, and stores that break a rule and must fail it.
 
-use tollgate::{QuotaLayer, Quotas, conformance::quotas};
+use tollgate::{FakeClock, QuotaLayer, Quotas, conformance::quotas};
 
 #[cfg(feature = "postgres")]
 #[path = "../support/mod.rs"]
@@ -14,9 +14,19 @@ async fn in_memory(layer: QuotaLayer) -> Quotas {
     layer.handle()
 }
 
+async fn in_memory_by(layer: QuotaLayer, _: FakeClock) -> Quotas {
+    layer.handle()
+}
+
 #[cfg(feature = "sqlite")]
 async fn in_sqlite(layer: QuotaLayer) -> Quotas {
     let ledger = tollgate::Ledger::sqlite_in_memory().open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
+}
+
+#[cfg(feature = "sqlite")]
+async fn in_sqlite_by(layer: QuotaLayer, clock: FakeClock) -> Quotas {
+    let ledger = tollgate::Ledger::sqlite_in_memory().clock(clock).open().await.unwrap().deadline(PATIENT);
     layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
@@ -35,6 +45,13 @@ async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
 async fn in_postgres(layer: QuotaLayer) -> Quotas {
     let url = support::postgres::Postgres::shared().database();
     let ledger = tollgate::Ledger::postgres(&url).open_timeout(PATIENT).open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
+}
+
+#[cfg(feature = "postgres")]
+async fn in_postgres_by(layer: QuotaLayer, clock: FakeClock) -> Quotas {
+    let url = support::postgres::Postgres::shared().database();
+    let ledger = tollgate::Ledger::postgres(&url).clock(clock).open().await.unwrap().deadline(PATIENT);
     layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
@@ -96,24 +113,30 @@ macro_rules! keeps_every_rule {
     };
 }
 
+macro_rules! keeps_every_rule_of_time {
+    ($store:ident) => {
+        keeps! { $store:
+            a_period_begins_again
+            a_grant_ends_in_time
+            a_lost_reservation_comes_back
+            a_lost_estimate_is_charged
+            a_late_charge_belongs_to_its_own_period
+            credit_lowers_the_open_window
+            told_waits_are_true
+        }
+    };
+}
+
 mod memory {
     keeps_every_rule!(in_memory);
-
-    keeps! { in_memory:
-        a_period_begins_again
-        a_grant_ends_in_time
-        a_lost_reservation_comes_back
-        a_lost_estimate_is_charged
-        a_late_charge_belongs_to_its_own_period
-        a_job_is_forgotten_in_time
-        credit_lowers_the_open_window
-        reservations_lost_in_bursts_equal_a_book
-    }
+    keeps_every_rule_of_time!(in_memory_by);
+    keeps! { in_memory_by: a_job_is_forgotten_in_time reservations_lost_in_bursts_equal_a_book }
 }
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
     keeps_every_rule!(in_sqlite);
+    keeps_every_rule_of_time!(in_sqlite_by);
 }
 
 #[cfg(feature = "sqlite")]
@@ -124,6 +147,7 @@ mod sqlite_with_a_spool {
 #[cfg(feature = "postgres")]
 mod postgres_on_a_server {
     keeps_every_rule!(in_postgres);
+    keeps_every_rule_of_time!(in_postgres_by);
 }
 
 #[tokio::test]
@@ -137,6 +161,24 @@ async fn memory_equals_the_book_in_a_million_histories() {
     quotas::random_histories(in_memory, 1_000_000).await;
 }
 
+#[tokio::test]
+async fn waits_of_memory_are_true_in_10_000_histories() {
+    assert!(quotas::told_waits(in_memory_by, 10_000).await > 5_000);
+}
+
+#[tokio::test]
+#[ignore = "minutes: a million histories"]
+async fn waits_of_memory_are_true_in_a_million_histories() {
+    assert!(quotas::told_waits(in_memory_by, 1_000_000).await > 500_000);
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+#[ignore = "minutes: many histories"]
+async fn waits_of_sqlite_are_true_in_10_000_histories() {
+    assert!(quotas::told_waits(in_sqlite_by, 10_000).await > 5_000);
+}
+
 #[cfg(feature = "sqlite")]
 #[tokio::test]
 #[ignore = "minutes: many histories"]
@@ -147,7 +189,7 @@ async fn sqlite_equals_the_book_in_10_000_histories() {
 #[tokio::test]
 async fn memory_passes_every_rule_on_one_thread() {
     quotas::all(in_memory).await;
-    quotas::all_with_clock(in_memory).await;
+    quotas::all_with_clock(in_memory_by).await;
 }
 
 /// A store with room for one client, in which all others share an account.
@@ -170,5 +212,6 @@ async fn store_that_omits_clients_fails() {
 #[tokio::test]
 #[should_panic]
 async fn store_that_ignores_the_clock_fails() {
-    quotas::a_period_begins_again(async |layer: QuotaLayer| layer.clock(tollgate::Clock::system()).handle()).await;
+    let system = async |layer: QuotaLayer, _: FakeClock| layer.clock(tollgate::Clock::system()).handle();
+    quotas::a_period_begins_again(system).await;
 }

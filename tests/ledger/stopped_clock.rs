@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use axum::{Extension, Router, body::Body, routing::post};
 use http::{Request, StatusCode};
 use tollgate::{
-    ApiKey, Charge, Client, Clock, FakeClock, Ledger, OnFailure, Period, Plan, Principal, Quota, QuotaLayer, Quotas,
+    ApiKey, Charge, Client, Clock, FakeClock, Ledger, LedgerBuilder, OnFailure, Period, Plan, Principal, Quota,
+    QuotaLayer, Quotas,
 };
 use tower::ServiceExt;
 
@@ -32,8 +33,37 @@ async fn used(quotas: &Quotas) -> (u64, u64) {
 
 #[tokio::test]
 async fn a_month_ends_when_the_test_says_so() {
+    month_ends(Ledger::sqlite_in_memory()).await;
+}
+
+#[tokio::test]
+async fn a_lost_reservation_ends_by_the_tests_clock() {
+    let directory = Directory::new();
+    lost_reservation_ends(Ledger::sqlite(directory.0.join("quota.db"))).await;
+}
+
+#[cfg(feature = "postgres")]
+mod on_a_server {
+    use super::*;
+
+    fn ledger() -> LedgerBuilder {
+        Ledger::postgres(crate::support::postgres::Postgres::shared().database())
+    }
+
+    #[tokio::test]
+    async fn a_month_ends_when_the_test_says_so() {
+        month_ends(ledger()).await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_reservation_ends_by_the_tests_clock() {
+        lost_reservation_ends(ledger()).await;
+    }
+}
+
+async fn month_ends(ledger: LedgerBuilder) {
     let clock = FakeClock::new();
-    let ledger = Ledger::sqlite_in_memory().clock(clock.clone()).open().await.unwrap();
+    let ledger = ledger.clock(clock.clone()).open().await.unwrap();
     let layer = layer(&ledger, &clock);
     let quotas = layer.handle();
     let handler = async |Extension(charge): Extension<Charge>| {
@@ -66,11 +96,9 @@ async fn a_month_ends_when_the_test_says_so() {
     assert_eq!(rows.next().await.unwrap().unwrap().at, january);
 }
 
-#[tokio::test]
-async fn a_lost_reservation_ends_by_the_tests_clock() {
-    let directory = Directory::new();
+async fn lost_reservation_ends(ledger: LedgerBuilder) {
     let clock = FakeClock::new();
-    let ledger = Ledger::sqlite(directory.0.join("quota.db")).clock(clock.clone()).open().await.unwrap();
+    let ledger = ledger.clock(clock.clone()).open().await.unwrap();
     let quotas = layer(&ledger, &clock).handle();
     let acme = Client::named("acme");
     let id = quotas.reserve(&acme, ("tokens", 50)).await.unwrap().detach();

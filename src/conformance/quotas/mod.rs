@@ -23,6 +23,7 @@ mod expiry;
 mod histories;
 mod jobs;
 mod reservations;
+mod waits;
 
 use std::{
     fmt,
@@ -30,12 +31,13 @@ use std::{
 };
 
 pub use histories::random_histories;
+pub use waits::told_waits;
 
 use crate::{
     identity::{Client, Principal, Verified},
     quota::{Amounts, Plan, Quota, QuotaLayer, Quotas, Usage},
     refusal::Refusal,
-    time::{Clock, Period},
+    time::{Clock, FakeClock, Period},
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -49,11 +51,11 @@ const APART: Duration = Duration::from_millis(10);
 
 /// Exports rules, and declares the function that runs them all.
 macro_rules! rules {
-    ($(#[$doc:meta])* $all:ident: $($module:ident { $($rule:ident)* })*) => {
+    ($(#[$doc:meta])* $all:ident($($of:ty),*): $($module:ident { $($rule:ident)* })*) => {
         $(pub use $module::{$($rule),*};)*
 
         $(#[$doc])*
-        pub async fn $all(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+        pub async fn $all(make: impl AsyncFn($($of),*) -> Quotas) {
             $($($rule(&make).await;)*)*
         }
     };
@@ -68,7 +70,7 @@ rules! {
     /// quotas::all(async |layer: QuotaLayer| layer.handle()).await;
     /// # });
     /// ```
-    all:
+    all(QuotaLayer):
     amounts {
         what_fits_is_charged all_limits_are_charged_or_none zero_asks_whether_anything_is_left
         a_kind_without_a_limit_is_free large_amounts_are_judged_right a_record_goes_past_the_limit
@@ -98,21 +100,23 @@ rules! {
 }
 
 rules! {
-    /// Runs every rule about time, for stores that follow the [`Clock`] of their layer. The rules move that clock.
+    /// Runs every rule about time. The rules move the clock that `make` receives, which is that of the layer; the store
+    /// must follow it too.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-    /// use tollgate::{QuotaLayer, conformance::quotas};
-    /// quotas::all_with_clock(async |layer: QuotaLayer| layer.handle()).await;
+    /// use tollgate::{FakeClock, QuotaLayer, conformance::quotas};
+    /// quotas::all_with_clock(async |layer: QuotaLayer, _: FakeClock| layer.handle()).await;
     /// # });
     /// ```
-    all_with_clock:
+    all_with_clock(QuotaLayer, FakeClock):
     clocks {
         a_period_begins_again a_grant_ends_in_time a_lost_reservation_comes_back a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period a_job_is_forgotten_in_time
         credit_lowers_the_open_window
     }
     expiry { reservations_lost_in_bursts_equal_a_book }
+    waits { told_waits_are_true }
 }
 
 /// Quotas over an empty store, and two clients.

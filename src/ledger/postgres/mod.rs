@@ -72,6 +72,10 @@ impl SqlDialect for Postgres {
 
     driver_calls!();
 
+    fn time(micros: i64) -> String {
+        format!("(timestamptz 'epoch' + interval '{micros} microseconds')")
+    }
+
     fn indexed_by(_: &str) -> String {
         String::new()
     }

@@ -18,7 +18,7 @@ use crate::ledger::{
 /// account and job is looked up by itself (`OFFSET 0` keeps it so), so that the number of rows in the tables never
 /// changes the plan. The other columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
 pub(super) const READ: &str = "
-    WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+    WITH clock AS MATERIALIZED (SELECT coalesce($5::timestamptz, clock_timestamp()) AS now),
     accounts AS (SELECT t, since FROM unnest($1::text[], $2::timestamptz[]) AS asked (t, since)),
     jobs AS (SELECT t, j FROM unnest($3::text[], $4::text[]) AS asked (t, j))
     SELECT NULL::text AS tenant, current_setting('synchronous_commit') AS limit_id, NULL::text AS quota_type, NULL::text AS period,
@@ -56,12 +56,13 @@ pub(super) const READ: &str = "
 
 const WHAT: usize = 20;
 
-/// Reads accounts and jobs.
+/// Reads accounts and jobs, at the server's time or at that of a test.
 pub(super) async fn load(
     connection: impl PgExecutor<'_>,
     tenants: &[Arc<str>],
     jobs: &[Key],
     since: &BTreeMap<Arc<str>, u64>,
+    at: Option<i64>,
 ) -> Result<Loaded, DbError> {
     let asked = sqlx::query(READ)
         .bind(tenants.iter().map(|tenant| text(tenant)).collect::<Vec<_>>())
@@ -69,7 +70,8 @@ pub(super) async fn load(
             tenants.iter().map(|tenant| Time(since.get(tenant).map_or(i64::MAX, |at| until(*at)))).collect::<Vec<_>>(),
         )
         .bind(jobs.iter().map(|key| text(&key.tenant)).collect::<Vec<_>>())
-        .bind(jobs.iter().map(|key| text(&key.job)).collect::<Vec<_>>());
+        .bind(jobs.iter().map(|key| text(&key.job)).collect::<Vec<_>>())
+        .bind(at.map(Time));
     let mut read = ReadRows::<Postgres>::new(tenants);
     for row in asked.fetch_all(connection).await.map_err(db_error::<Postgres>)? {
         match Postgres::number(&row, WHAT)? {

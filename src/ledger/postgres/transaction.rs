@@ -86,22 +86,22 @@ impl ChargePath for Postgres {
         connection: &mut PgConnection,
         tenants: &[Arc<str>],
         jobs: &[Key],
-        _: Option<i64>,
+        at: Option<i64>,
     ) -> Result<Loaded, DbError> {
-        read::load(connection, tenants, jobs, &BTreeMap::new()).await
+        read::load(connection, tenants, jobs, &BTreeMap::new(), at).await
     }
 
     async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<bool, DbError> {
         Ok(!lock(connection, &[text(tenant)]).await?.is_empty())
     }
 
-    async fn begin(connection: &mut PgConnection, reads: &Reads, _: Option<i64>) -> Result<Loaded, DbError> {
+    async fn begin(connection: &mut PgConnection, reads: &Reads, at: Option<i64>) -> Result<Loaded, DbError> {
         Self::run(connection, BEGIN.into_sql_str()).await?;
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
         if !reads.skips_held {
             let created = lock(connection, &names).await?;
-            return Ok(Loaded { created, ..read::load(connection, &tenants, &reads.jobs, &reads.since).await? });
+            return Ok(Loaded { created, ..read::load(connection, &tenants, &reads.jobs, &reads.since, at).await? });
         }
         let free = match lock_free(connection, LOCK_FREE, &names).await {
             // Another transaction is creating one of them: all missing ones count as held.
@@ -114,7 +114,7 @@ impl ChargePath for Postgres {
         let is_free = |tenant: &Arc<str>| free.contains_key(&*text(tenant));
         let created = free.iter().filter(|(_, created)| **created).map(|(tenant, _)| decoded(tenant)).collect();
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
-        Ok(Loaded { held, created, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
+        Ok(Loaded { held, created, ..read::load(connection, &free, &reads.jobs, &reads.since, at).await? })
     }
 
     async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {

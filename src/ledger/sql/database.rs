@@ -75,7 +75,6 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 
     /// Makes the ledger follow this clock instead of the database's.
-    #[cfg(feature = "sqlite")]
     pub(crate) fn timed_by(self, clock: Option<Clock>) -> Self {
         Self { clock: TestClock(clock), ..self }
     }

@@ -32,6 +32,9 @@ pub(crate) trait SqlDialect: Database {
     const ALLOW_DELETES: &'static str;
     const FORBID_DELETES: &'static str;
 
+    /// Returns the expression of a time in microseconds since 1970, in the stored form.
+    fn time(micros: i64) -> String;
+
     /// Returns the clause by which a query uses this index; empty if the planner finds it.
     fn indexed_by(index: &str) -> String;
 

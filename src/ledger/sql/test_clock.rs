@@ -19,7 +19,7 @@ impl TestClock {
     /// Returns the expression of the present time.
     pub(super) fn sql<S: SqlDialect>(&self) -> Cow<'static, str> {
         match self.micros() {
-            Some(micros) => micros.to_string().into(),
+            Some(micros) => S::time(micros).into(),
             None => S::NOW.into(),
         }
     }
@@ -42,5 +42,13 @@ mod tests {
         fake.advance(Duration::from_micros(5));
         assert_eq!(clock.micros(), Some(1_767_225_600_000_005));
         assert_eq!(clock.sql::<sqlx::Sqlite>(), "1767225600000005");
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn time_of_a_test_is_a_timestamp_in_postgresql() {
+        let clock = TestClock(Some(FakeClock::at(Duration::from_micros(5)).into()));
+        assert_eq!(clock.sql::<sqlx::Postgres>(), "(timestamptz 'epoch' + interval '5 microseconds')");
+        assert_eq!(TestClock::default().sql::<sqlx::Postgres>(), "now()");
     }
 }

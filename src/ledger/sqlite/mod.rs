@@ -112,6 +112,10 @@ BEGIN SELECT raise(ABORT, 'rows of quota_consumption are never deleted: write a 
 
     driver_calls!();
 
+    fn time(micros: i64) -> String {
+        micros.to_string()
+    }
+
     fn indexed_by(index: &str) -> String {
         format!("INDEXED BY {index}")
     }

@@ -27,6 +27,13 @@ pub(crate) struct Warning {
     pub(crate) limit: u64,
 }
 
+/// Time from which a limit has room for an amount, `None` if it never has, and the size of the limit then.
+#[derive(Clone, Copy)]
+struct NextFit {
+    from: Option<u64>,
+    size: u64,
+}
+
 /// Retry delay when no slot is free; the release of one is unknown.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
@@ -121,25 +128,52 @@ impl Account {
         chosen.map(warning).collect()
     }
 
-    /// Returns the limits without room for these amounts.
+    /// Returns the limits without room for these amounts, now or once the others have room: a grant may end until then.
     #[cold]
     pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
-        let violation = |state: LimitState<'_>| {
-            let asked = amounts.get(state.limit.kind())?;
-            let (fits, wait) = match state.counter {
-                Some(_) => (fits(asked, state.size, state.taken()), self.wait_for(asked, &state, now.wall)),
-                None => (self.has_slots(asked, now.moment), (asked <= 1).then_some(SLOT_WAIT)),
+        let limits = self.limits().filter_map(|state| Some((amounts.get(state.limit.kind())?, state)));
+        let limits: Vec<_> = limits.collect();
+        let mut found: Vec<Option<NextFit>> = vec![None; limits.len()];
+        let mut at = now.wall;
+        // Each round but the last moves `at` past the end of another window.
+        loop {
+            let mut next = at;
+            for ((asked, state), found) in limits.iter().zip(&mut found) {
+                if let Some(fit) = self.next_fit(*asked, state, at, now).filter(|fit| fit.from != Some(at)) {
+                    next = next.max(fit.from.unwrap_or(at));
+                    *found = Some(fit);
+                }
+            }
+            if next == at {
+                break;
+            }
+            at = next;
+        }
+        let violation = |((asked, state), found): (&(u64, LimitState<'_>), Option<NextFit>)| {
+            let (name, kind, current) = (state.limit.name.clone(), state.limit.kind().clone(), state.taken());
+            let NextFit { size, from } = found?;
+            let wait = match state.counter {
+                Some(_) => from.map(|from| Duration::from_nanos(from - now.wall)),
+                None => (*asked <= 1).then_some(SLOT_WAIT),
             };
-            let (name, kind) = (state.limit.name.clone(), state.limit.kind().clone());
-            (!fits).then(|| Violation { name, kind, limit: state.size, current: state.taken(), wait })
+            Some(Violation { name, kind, limit: if from.is_some() { state.size } else { size }, current, wait })
         };
-        self.limits().filter_map(violation).collect()
+        limits.iter().zip(found).filter_map(violation).collect()
     }
 
-    /// Returns the time until the window ends, if the next one has room for the amount: grants that have ended by then,
-    /// and parts of them that are used, raise its limit no more.
-    fn wait_for(&self, asked: u64, state: &LimitState<'_>, wall: u64) -> Option<Duration> {
-        let raise = self.grants.raise_after(state.limit, state.end(wall)?);
-        state.wait(wall).filter(|_| asked <= state.limit.limit.saturating_add(raise))
+    /// Returns when a limit has room for an amount, at `at` or later: in its present window as far as grants that have
+    /// not ended raise it, or in the next one. `None` for a free slot.
+    fn next_fit(&self, asked: u64, state: &LimitState<'_>, at: u64, now: Now) -> Option<NextFit> {
+        let Some(end) = state.end(now.wall) else {
+            let size = state.size;
+            return (!self.has_slots(asked, now.moment)).then_some(NextFit { size, from: None });
+        };
+        let size = state.limit.limit.saturating_add(self.grants.raise_at(state.limit, at));
+        if at < end && fits(asked, size, state.taken()) {
+            return Some(NextFit { size, from: Some(at) });
+        }
+        let from = at.max(end);
+        let size = state.limit.limit.saturating_add(self.grants.raise_after(state.limit, from));
+        Some(NextFit { size, from: fits(asked, size, 0).then_some(from) })
     }
 }

@@ -168,3 +168,37 @@ fn wait_counts_no_grant_that_is_used_or_ends_before() {
     assert_eq!(scene.take(("requests", 11)).unwrap_err()[0].wait, None);
     scene.take(("requests", 10)).unwrap_err()[0].wait.unwrap();
 }
+
+/// A limit of requests that a grant raises for a quarter of an hour, and one of rows that is used up for an hour.
+fn raised_for_a_while(requests: Period) -> Scene {
+    let requests = Quota::requests(10).per(requests).named("requests_per_hour");
+    let plan = Plan::new("two").limit(requests).limit(Quota::units("rows", 5).per(Period::hour()));
+    let mut scene = Scene::new(Arc::new(plan));
+    grant(&mut scene, 5, START + HOUR / 4);
+    scene.take([("rows", 5), ("requests", 4)]).unwrap();
+    scene
+}
+
+/// Returns the waits in minutes.
+fn waits(violations: &[Violation]) -> Vec<Option<u64>> {
+    violations.iter().map(|one| one.wait.map(|wait| wait.as_secs() / 60)).collect()
+}
+
+#[test]
+fn no_wait_leads_past_the_end_of_a_needed_grant() {
+    let mut scene = raised_for_a_while(Period::hour());
+    let violations = scene.take([("rows", 1), ("requests", 11)]).unwrap_err();
+    assert_eq!(waits(&violations), [None, Some(30)]);
+    assert_eq!(violations[0].limit, 10, "the limit that will hold");
+}
+
+#[test]
+fn wait_lasts_until_all_limits_have_room_at_once() {
+    let mut scene = raised_for_a_while(Period::day());
+    let asked = [("rows", 1), ("requests", 8)];
+    assert_eq!(waits(&scene.take(asked).unwrap_err()), [Some(13 * 60 + 30), Some(30)]);
+    scene.wall += HOUR / 2;
+    assert_eq!(waits(&scene.take(asked).unwrap_err()), [Some(13 * 60)]);
+    scene.wall += 13 * HOUR;
+    scene.take(asked).unwrap();
+}

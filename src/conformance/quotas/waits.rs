@@ -1,0 +1,225 @@
+//! Waits that refusals tell, beside random changes of plans, tiers, grants and the clock.
+
+use std::{fmt::Write, time::Duration};
+
+use super::{HOUR, Scene, wall};
+use crate::{
+    identity::Client,
+    quota::{Amounts, Grant, OnExpiry, Plan, Quota, QuotaError, QuotaLayer, Quotas, ReservationError, ReservationId},
+    refusal::Refusal,
+    time::{FakeClock, Period},
+};
+
+const KINDS: [&str; 2] = ["queries", "rows"];
+
+/// Numbers of histories and of their steps.
+const HISTORIES: u64 = 200;
+const STEPS: u32 = 24;
+
+/// Reservations are lost after this time.
+const TTL: Duration = Duration::from_secs(600);
+
+/// Random histories of charges, reservations, late commits, records, credits, grants and resets, in which plans and
+/// tiers change and the clock steps forward and back: whenever a refusal tells a wait, the same request is admitted
+/// once the clock has advanced by it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{FakeClock, QuotaLayer, conformance::quotas};
+/// quotas::told_waits_are_true(async |layer: QuotaLayer, _: FakeClock| layer.handle()).await;
+/// # });
+/// ```
+pub async fn told_waits_are_true(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas) {
+    let waits = told_waits(make, HISTORIES).await;
+    assert!(waits > HISTORIES / 2, "refusals of {HISTORIES} histories told {waits} waits");
+}
+
+/// Runs this many histories and returns the number of waits that were told; see [`told_waits_are_true`].
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{FakeClock, QuotaLayer, conformance::quotas};
+/// let waits = quotas::told_waits(async |layer: QuotaLayer, _: FakeClock| layer.handle(), 1_000).await;
+/// assert!(waits > 500);
+/// # });
+/// ```
+pub async fn told_waits(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas, histories: u64) -> u64 {
+    let mut waits = 0;
+    for (on_expiry, first) in [(OnExpiry::Return, 0), (OnExpiry::ChargeEstimate, 1)] {
+        let clock = FakeClock::new();
+        let layer = QuotaLayer::new(plan([9, 0, 20, 9])).tier_plan("pro", plan([0, 30, 0, 0]));
+        let layer = layer.reservations_last(TTL).on_expiry(on_expiry).clock(clock.clone());
+        let make = async |layer| make(layer, clock.clone()).await;
+        let scene = Scene::of(make, layer).await;
+        for seed in (first..histories).step_by(2) {
+            let mut history = WaitHistory {
+                quotas: &scene.quotas,
+                clock: &clock,
+                client: Client::named(format!("wait {seed}")),
+                random: fastrand::Rng::with_seed(seed),
+                open: Vec::new(),
+                granted: false,
+                waits: 0,
+                log: format!("history {seed}, {on_expiry:?}:"),
+            };
+            for _ in 0..STEPS {
+                history.step().await;
+            }
+            waits += history.waits;
+        }
+    }
+    waits
+}
+
+/// A plan of these limits: an hour or a day of queries, a day from the first query, a day of rows. 0 stands for a missing
+/// one.
+fn plan(sizes: [u64; 4]) -> Plan {
+    let periods = [Period::hour(), Period::day(), Period::rolling(HOUR * 24), Period::day()];
+    let limits = sizes.into_iter().zip(periods).zip(["queries", "queries", "queries_long", "rows"]);
+    limits.filter(|((size, _), _)| *size > 0).fold(Plan::new("waits"), |plan, ((size, period), name)| {
+        let kind = if name == "rows" { "rows" } else { "queries" };
+        plan.limit(Quota::units(kind, size).per(period).named(name))
+    })
+}
+
+struct WaitHistory<'a> {
+    quotas: &'a Quotas,
+    clock: &'a FakeClock,
+    client: Client,
+    random: fastrand::Rng,
+    open: Vec<ReservationId>,
+    /// Whether a grant was made, without which a smaller limit holds once it is used up.
+    granted: bool,
+    /// Number of waits that were told.
+    waits: u64,
+    log: String,
+}
+
+impl WaitHistory<'_> {
+    async fn step(&mut self) {
+        let kind = KINDS[self.random.usize(..2)];
+        match self.random.u8(..14) {
+            0..=4 => self.ask().await,
+            5 => self.close().await,
+            6 => {
+                let amounts = self.amounts();
+                let _ = write!(self.log, " record {amounts:?};");
+                self.quotas.record(&self.client, amounts).await.expect("a record");
+            }
+            7 => {
+                let _ = write!(self.log, " reset {kind};");
+                let reset = self.quotas.reset(&self.client, kind).await;
+                self.is_done(reset);
+            }
+            8 => {
+                let id = self.random.u64(..).to_string();
+                let _ = write!(self.log, " credit {kind};");
+                let credited = self.quotas.credit(&self.client, &id, kind, self.random.u64(1..9), "wait").await;
+                self.is_done(credited);
+            }
+            9 => self.grant(kind).await,
+            10 => {
+                let tier = self.random.usize(..2);
+                let random = &mut self.random;
+                let mut sizes = [6, 12, 16, 9].map(|most| if random.u8(..3) > 0 { random.u64(1..most) } else { 0 });
+                if tier == 0 {
+                    [sizes[1], sizes[3]] = [12, 9].map(|most| random.u64(1..most)); // so that each kind is known
+                }
+                if sizes[0] > 0 {
+                    sizes[1] = 0; // of the same name
+                }
+                let _ = write!(self.log, " plan {tier} {sizes:?};");
+                match tier {
+                    0 => self.quotas.set_plan(plan(sizes)),
+                    _ => self.quotas.set_tier_plan("pro", plan(sizes)),
+                }
+                .expect("a plan");
+            }
+            11 => {
+                let back = Duration::from_millis(self.random.u64(1..7_200_000));
+                let _ = write!(self.log, " back {back:?};");
+                self.clock.set_back(back);
+            }
+            _ => {
+                let on = [TTL, Duration::from_millis(1), HOUR, HOUR * 24][self.random.usize(..4)];
+                let on = on.mul_f64(self.random.f64() + 0.5);
+                let _ = write!(self.log, " on {on:?};");
+                self.clock.advance(on);
+            }
+        }
+    }
+
+    fn amounts(&mut self) -> Amounts {
+        let random = &mut self.random;
+        let amounts = KINDS.map(|kind| (random.u8(..4) > 0).then(|| (kind, random.u64(..9))));
+        amounts.into_iter().flatten().collect()
+    }
+
+    /// Charges, reserves or checks an amount, in a tier or by name alone, and waits as a refusal tells. A check is by name
+    /// alone: in another tier it changes nothing, so until the window ends the account uses its grants up as in its own.
+    async fn ask(&mut self) {
+        let (amounts, way) = (self.amounts(), self.random.u8(..3));
+        let tiers = [Some("free"), Some("pro"), None];
+        let client = match tiers[self.random.usize(..3)] {
+            Some(tier) if way < 2 => self.client.clone().with_tier(tier),
+            _ => self.client.clone(),
+        };
+        let _ = write!(self.log, " ask {amounts:?} of {:?}, way {way};", client.tier());
+        let Err(refusal) = self.once(&client, &amounts, way).await else { return };
+        let Some(wait) = refusal.retry_after() else {
+            // Without a wait, the amount must be more than a limit has: nothing that passes makes room for it.
+            let too_large = refusal.violations().iter().any(|one| {
+                let asked = amounts.iter().find(|(kind, _)| **kind == one.kind).map_or(0, |(_, amount)| amount);
+                asked.max(1) > one.limit
+            });
+            assert!(too_large || self.granted, "a refusal without a wait: {refusal:?}: {}", self.log);
+            return;
+        };
+        let _ = write!(self.log, " wait {wait:?} for {:?};", refusal.violations());
+        self.clock.advance(wait);
+        self.waits += 1;
+        if let Err(again) = self.once(&client, &amounts, way).await {
+            panic!("refused after the told wait: {again:?}: {}", self.log);
+        }
+    }
+
+    async fn once(&mut self, client: &Client, amounts: &Amounts, way: u8) -> Result<(), Refusal> {
+        match way {
+            0 => self.quotas.charge(client, amounts.clone()).await?,
+            1 => self.open.push(self.quotas.reserve(client, amounts.clone()).await?.detach()),
+            _ => self.quotas.check(client, amounts.clone()).await?,
+        }
+        Ok(())
+    }
+
+    /// Commits a reservation with less or more than its estimate, or rolls it back, in time or late.
+    async fn close(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let id = self.open.swap_remove(self.random.usize(..self.open.len()));
+        let (amounts, commit) = (self.amounts(), self.random.u8(..3) > 0);
+        let _ = write!(self.log, " close {:?};", commit.then_some(&amounts));
+        let closed = match commit {
+            true => self.quotas.commit(&id, amounts).await,
+            false => self.quotas.roll_back(&id).await,
+        };
+        // A store may forget what was closed long ago.
+        assert!(matches!(closed, Ok(_) | Err(ReservationError::Unknown)), "{closed:?}: {}", self.log);
+    }
+
+    async fn grant(&mut self, kind: &str) {
+        let until = wall(&self.clock.clone().into()) + HOUR * self.random.u32(1..40);
+        let amount = self.random.u64(1..6);
+        let _ = write!(self.log, " grant {amount} {kind};");
+        let granted = self.quotas.grant(&self.client, Grant::new(kind, amount, until)).await;
+        self.granted |= granted.is_ok();
+        self.is_done(granted);
+    }
+
+    /// Checks that an operation is done, or that its client or its kind has no limit yet.
+    fn is_done<T: std::fmt::Debug>(&self, done: Result<T, QuotaError>) {
+        let expected = matches!(done, Ok(_) | Err(QuotaError::UnknownAccount | QuotaError::Invalid(_)));
+        assert!(expected, "{done:?}: {}", self.log);
+    }
+}
