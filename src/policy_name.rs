@@ -37,6 +37,12 @@ impl PolicyName {
         }
     }
 
+    /// Returns the name of the policy with this number of several that a layer has: the name itself for the first one, and
+    /// then with the suffix `-2`, `-3` and so on, which may exceed 64 characters.
+    pub(crate) fn numbered(&self, number: usize) -> Self {
+        if number < 2 { self.clone() } else { Self(format!("{self}-{number}").into()) }
+    }
+
     /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -93,6 +93,7 @@ fn details(refusal: &Refusal, code: u64, text: &str) -> Message {
     if matches!(refusal.reason(), Reason::RateLimited | Reason::TooLarge) {
         any(&mut status, "type.googleapis.com/google.rpc.QuotaFailure", |failure| {
             let names = refusal.violations().iter().map(|violation| violation.name.as_str());
+            let policy = refusal.violated_policy().as_str();
             for name in names.chain(refusal.violations().is_empty().then_some(policy)) {
                 failure.nested(1, |violation| {
                     violation.text(1, name).text(2, text);

@@ -130,7 +130,7 @@ impl Refusal {
         self
     }
 
-    /// Sets the rate limit fields of the response.
+    /// Sets the rate limit fields of the response. Their policy is the one that the response names as violated.
     ///
     /// ```
     /// # use std::{sync::Arc, time::Duration};
@@ -234,6 +234,12 @@ impl Refusal {
     /// Returns the rate limit fields of the response.
     pub(crate) fn fields(&self) -> Option<&Fields> {
         self.0.fields.as_deref()
+    }
+
+    /// Returns the name of the violated policy, as the rate limit fields report it. A layer with several rates has a name
+    /// for each.
+    pub(super) fn violated_policy(&self) -> &PolicyName {
+        self.fields().map_or(self.policy(), |fields| &fields.name)
     }
 
     /// Returns the value of `WWW-Authenticate`.

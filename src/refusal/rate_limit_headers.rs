@@ -72,6 +72,8 @@ pub enum Reset {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
+    /// Name of the policy, before a gate further out appends a suffix.
+    pub(super) name: PolicyName,
     template: Template,
     /// Whether the time is known at which more is available.
     resets: bool,
@@ -156,7 +158,12 @@ impl Fields {
                 Template::List { policy: policies.clone(), item }
             }
         };
-        limits.iter().map(|limit| Self { template: template(limit), resets: limit.window.is_some() }).collect()
+        let fields = |limit: &AdvertisedLimit| Self {
+            name: limit.name.clone(),
+            template: template(limit),
+            resets: limit.window.is_some(),
+        };
+        limits.iter().map(fields).collect()
     }
 
     /// Adds the policy's fields to a response: `remaining` units now, more after `reset`.

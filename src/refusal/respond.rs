@@ -160,7 +160,7 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     detail(refusal, &mut body, true);
     body.push("\",\"violated-policies\":[\"");
     match refusal.violations() {
-        [] => body.escaped(refusal.policy().as_str()),
+        [] => body.escaped(refusal.violated_policy().as_str()),
         [first, more @ ..] => more
             .iter()
             .fold(body.escaped(first.name.as_str()), |body, next| body.push("\",\"").escaped(next.name.as_str())),

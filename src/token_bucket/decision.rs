@@ -15,11 +15,14 @@ use super::{
 };
 use crate::{cost::Cost, refusal::Fields, time::Moment};
 
-/// The reason why no token was taken, or none of them may go back.
+/// The reason why no token was taken, or a result that needs more than the first bucket.
 pub(super) enum Shortage {
     /// Tokens were taken from all buckets, from one of newcomers in place of a further one of the client. They may not go
     /// back, because the client may have a bucket of its own by then. An error, so that the usual path has no test for it.
     NoneShared,
+    /// Tokens were taken from all buckets, and a further one of the client is nearer to a refusal than the first. An error
+    /// for the same reason.
+    Further(FurtherBucket),
     /// A bucket of the client has too few tokens.
     Own { wait: Duration, limit: u64, used: u64, fields: Arc<Fields> },
     /// The global bucket, or the one that newcomers share, has too few tokens.
@@ -28,16 +31,25 @@ pub(super) enum Shortage {
     Never(Option<u64>),
 }
 
+/// A bucket of a further rate after a request has taken its tokens.
+#[derive(Clone, Copy)]
+pub(super) struct FurtherBucket {
+    /// Place of the rate in [`RateLimit::further`].
+    pub(super) place: usize,
+    /// Time at which the bucket is full, in nanoseconds of the clock.
+    pub(super) full_at: u64,
+}
+
 /// The buckets of a request beside the first of its client, in the order in which they are locked.
 #[derive(Clone, Default)]
 pub(super) struct OtherLimits {
-    pub(super) further: Arc<[FurtherRate]>,
+    /// In the order of [`RateLimit::further`].
+    pub(super) further: Arc<[FurtherBuckets]>,
     pub(super) global: Option<Arc<GlobalBucket>>,
 }
 
-/// A further rate of each client. It is the same for all tiers and never changes.
-pub(super) struct FurtherRate {
-    pub(super) limit: Arc<RateLimit>,
+/// The buckets of a further rate. It is the same for all tiers and never changes.
+pub(super) struct FurtherBuckets {
     pub(super) buckets: ClientBuckets,
     /// Whether the table was full, and that is not reported yet.
     overflowed: AtomicBool,
@@ -70,15 +82,15 @@ impl OtherLimits {
 
     /// Returns whether a table was full since the last call.
     pub(super) fn has_overflowed(&self) -> bool {
-        self.further.iter().any(|FurtherRate { overflowed, .. }| {
+        self.further.iter().any(|FurtherBuckets { overflowed, .. }| {
             overflowed.load(Ordering::Relaxed) && overflowed.swap(false, Ordering::Relaxed)
         })
     }
 }
 
-impl FurtherRate {
-    pub(super) const fn new(limit: Arc<RateLimit>, buckets: ClientBuckets) -> Self {
-        Self { limit, buckets, overflowed: AtomicBool::new(false) }
+impl FurtherBuckets {
+    pub(super) const fn new(buckets: ClientBuckets) -> Self {
+        Self { buckets, overflowed: AtomicBool::new(false) }
     }
 }
 
@@ -99,28 +111,31 @@ impl Demand<'_> {
     /// Runs under the lock of the bucket.
     #[inline(always)] // its result would be copied once more
     pub(super) fn decide(&self, limit: &RateLimit, bucket: Option<Bucket>) -> (Option<Bucket>, Result<u64, Shortage>) {
-        let others = |takes| match self.others {
+        let others = |full_at, takes| match self.others {
             None => Ok(()),
-            Some(others) => Demand { takes, ..*self }.decide_by(&others.further, others.global.as_deref()),
+            Some(others) => Demand { takes, ..*self }.decide_by(limit, (limit, full_at), others, 0),
         };
         self.decide_then(limit, bucket, others)
     }
 
+    /// Decides by a bucket, and then by `others`, which receive the time at which it is full afterwards.
     #[inline(always)]
     fn decide_then(
         &self,
         limit: &RateLimit,
         bucket: Option<Bucket>,
-        others: impl Fn(bool) -> Result<(), Shortage>,
+        others: impl Fn(u64, bool) -> Result<(), Shortage>,
     ) -> (Option<Bucket>, Result<u64, Shortage>) {
         let Self { cost, now, takes, .. } = *self;
         let before = bucket.map(|bucket| limit.full_at(bucket, now));
         let decision = match gcra::decide(&limit.rate, before, cost, now) {
-            Decision::Admitted { full_at } => match others(takes) {
-                Err(Shortage::NoneShared) => return (Some(limit.bucket(full_at)), Err(Shortage::NoneShared)),
+            Decision::Admitted { full_at } => match others(full_at, takes) {
+                Err(taken @ (Shortage::NoneShared | Shortage::Further(_))) if takes && cost != Cost::PREFLIGHT => {
+                    return (Some(limit.bucket(full_at)), Err(taken));
+                }
                 others => others.map(|()| full_at),
             },
-            Decision::Refused { wait } => Err(short(limit, before, now, wait, others(false))),
+            Decision::Refused { wait } => Err(short(limit, before, now, wait, others(u64::MAX, false))),
             Decision::TooLarge => Err(Shortage::Never(Some(limit.rate.capacity()))),
         };
         match decision {
@@ -129,30 +144,54 @@ impl Demand<'_> {
         }
     }
 
-    /// Decides by the rates of clients that are left, and then by the global one.
-    fn decide_by(&self, further: &[FurtherRate], global: Option<&GlobalBucket>) -> Result<(), Shortage> {
-        let Some((first, rest)) = further.split_first() else {
-            let decision = global.map(|global| global.decide(self.cost, self.now, self.takes));
+    /// Decides by the further rates of `first` from `place` on, and then by the global one. If all of them admit the
+    /// request, and a further bucket is nearer to a refusal than the one before, which has a limit and a time at which it
+    /// is full, returns it as [`Shortage::Further`].
+    fn decide_by(
+        &self,
+        first: &RateLimit,
+        before: (&RateLimit, u64),
+        others: &OtherLimits,
+        place: usize,
+    ) -> Result<(), Shortage> {
+        let Some((limit, further)) = first.further.get(place).zip(others.further.get(place)) else {
+            let decision = others.global.as_ref().map(|global| global.decide(self.cost, self.now, self.takes));
             return match decision {
                 Some(Decision::Refused { wait }) => Err(Shortage::Shared(wait)),
                 Some(Decision::TooLarge) => Err(Shortage::Never(None)),
                 Some(Decision::Admitted { .. }) | None => Ok(()),
             };
         };
-        let FurtherRate { limit, buckets, overflowed } = first;
-        let decide =
-            |bucket| self.decide_then(limit, bucket, |takes| Demand { takes, ..*self }.decide_by(rest, global));
-        let full = |_: TableError| {
-            overflowed.store(true, Ordering::Relaxed);
-            let shared = buckets.overflow.update(0, self.now, &Revision::FIRST, decide);
-            match shared {
-                Ok(Err(shortage)) => Err(shortage.of_shared_bucket(limit)),
-                Ok(Ok(_)) if self.takes && self.cost != Cost::PREFLIGHT => Err(Shortage::NoneShared),
-                Ok(Ok(_)) | Err(_) => Ok(()),
+        let FurtherBuckets { buckets, overflowed } = further;
+        let rest = |full_at, takes| Demand { takes, ..*self }.decide_by(first, (limit, full_at), others, place + 1);
+        let decide = |bucket| self.decide_then(limit, bucket, rest);
+        match buckets.table.update(self.tag, self.now, &Revision::FIRST, decide) {
+            Ok(Ok(full_at)) => first.nearer(before, FurtherBucket { place, full_at }, self.now),
+            Ok(Err(Shortage::Further(further))) => first.nearer(before, further, self.now),
+            Ok(Err(shortage)) => Err(shortage),
+            Err(TableError::Full | TableError::Stale) => {
+                overflowed.store(true, Ordering::Relaxed);
+                match buckets.overflow.update(0, self.now, &Revision::FIRST, decide) {
+                    // The level is not the client's own, so that no permit reports it.
+                    Ok(Ok(_) | Err(Shortage::Further(_))) => Err(Shortage::NoneShared),
+                    Ok(Err(shortage)) => Err(shortage.of_shared_bucket(limit)),
+                    Err(_) => Ok(()),
+                }
             }
-        };
-        let decided = buckets.table.update(self.tag, self.now, &Revision::FIRST, decide);
-        decided.map_or_else(full, |decision| decision.map(drop))
+        }
+    }
+}
+
+impl RateLimit {
+    /// Returns a further bucket as [`Shortage::Further`] if it is nearer to a refusal than the one before.
+    fn nearer(&self, before: (&Self, u64), further: FurtherBucket, now: Moment) -> Result<(), Shortage> {
+        let nearness = |limit: &Self, full_at| limit.nearness(&gcra::level(&limit.rate, Some(full_at), now));
+        match self.further.get(further.place) {
+            Some(limit) if nearness(limit, further.full_at) < nearness(before.0, before.1) => {
+                Err(Shortage::Further(further))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -182,7 +221,7 @@ fn short(
     let wait = match others {
         Err(Shortage::Never(capacity)) => return Shortage::Never(capacity),
         Err(Shortage::Own { wait: other, .. } | Shortage::Shared(other)) => wait.max(other),
-        Ok(()) | Err(Shortage::NoneShared) => wait,
+        Ok(()) | Err(Shortage::NoneShared | Shortage::Further(_)) => wait,
     };
     let level = gcra::level(&limit.rate, full_at, now);
     let (limit, fields) = (level.limit, Arc::clone(&limit.fields));

@@ -62,12 +62,14 @@ impl TokenBuckets {
         };
         self.0.with_limits(|limits| {
             let limit = limits.by_tier.of(client.tier());
-            let mut least = level(limit, buckets.table.peek(limit.key(tag), now, &limits.revision)?);
-            for further in limits.further() {
-                let other = level(&further.limit, further.buckets.table.peek(tag, now, &Revision::FIRST)?);
-                least = if other.remaining < least.remaining { other } else { least };
+            let first = level(limit, buckets.table.peek(limit.key(tag), now, &limits.revision)?);
+            let mut nearest = (limit.nearness(&first), first);
+            for (limit, further) in limit.further.iter().zip(limits.further()) {
+                let level = level(limit, further.buckets.table.peek(tag, now, &Revision::FIRST)?);
+                let nearness = limit.nearness(&level);
+                nearest = if nearness < nearest.0 { (nearness, level) } else { nearest };
             }
-            Ok(least)
+            Ok(nearest.1)
         })
     }
 

@@ -144,9 +144,11 @@ impl TokenBucketLayer {
 
     /// Limits each client by a further rate, whatever its tier: a request takes from all of its buckets or from none.
     ///
-    /// A refusal says when all of them have enough tokens. `RateLimit-Policy` and `RateLimit` of an admitted response report
-    /// the first rate only, whose level is at hand: give the rate by which clients should pace themselves to
-    /// [`new`](Self::new). Each rate has a table of its own, of [`max_clients`](Self::max_clients) clients.
+    /// A refusal says when all of them have enough tokens. `RateLimit-Policy` lists all rates of the client: the first by
+    /// the [name](Self::named) of the layer, the further ones with `-2`, `-3` and so on after it. `RateLimit` reports the
+    /// one that is nearest to a refusal: the one with the fewest tokens, and of equals that with the longest reset. A refused
+    /// response reports the rate that refuses. Each rate has a table of its own, of [`max_clients`](Self::max_clients)
+    /// clients.
     ///
     /// Two layers cannot do the same: the outer one has taken its token when the inner one refuses, and a client that
     /// floods the inner one is locked out by the outer one.
@@ -154,6 +156,7 @@ impl TokenBucketLayer {
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).and_rate(Rate::per_hour(1_000));
+    /// // Responses have the field `RateLimit-Policy: "default";q=5;w=1, "default-2";q=1000;w=3600`.
     /// ```
     #[must_use]
     #[track_caller]

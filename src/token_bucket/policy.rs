@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    decision::{ClientBuckets, Demand, OtherLimits, Shortage},
+    decision::{ClientBuckets, Demand, FurtherBucket, OtherLimits, Shortage},
     gcra,
     layer::TokenBucketConfig,
     permit::TokenBucketPermit,
@@ -51,8 +51,8 @@ impl TokenBucketPolicy {
 
     /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
-    /// Returns what `admitted` makes of the limit, of the time at which the client's bucket is full, and of the demand;
-    /// `None` if a table had no room for the client, so that it took from a bucket that newcomers share.
+    /// Returns what `admitted` makes of the limit that is nearest to a refusal, of the time at which its bucket is full, and
+    /// of the demand; `None` if a table had no room for the client, so that it took from a bucket that newcomers share.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn take<T>(
         &self,
@@ -73,6 +73,9 @@ impl TokenBucketPolicy {
             }
             return match taken {
                 Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
+                Ok(Err(Shortage::Further(FurtherBucket { place, full_at }))) => {
+                    Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
+                }
                 Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
                 Err(TableError::Stale) => continue, // a rate has changed since it was read
@@ -126,8 +129,8 @@ impl TokenBucketPolicy {
                 }
             }
             let Some(others) = &limits.others else { return Ok(()) };
-            for further in &*others.further {
-                let fuller = |bucket| fuller(&further.limit, bucket);
+            for (further, limit) in others.further.iter().zip(&limits.by_tier.of(None).further) {
+                let fuller = |bucket| fuller(limit, bucket);
                 let _ = further.buckets.table.update(tag, now, &Revision::FIRST, fuller);
             }
             if let Some(global) = &others.global
@@ -178,7 +181,7 @@ impl TokenBucketPolicy {
     fn conclude(&self, shortage: Shortage, cost: Cost) -> Result<(), Refusal> {
         let refusal = |reason| self.context.refusal(reason);
         Err(match shortage {
-            Shortage::NoneShared => return Ok(()),
+            Shortage::NoneShared | Shortage::Further(_) => return Ok(()),
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
             }

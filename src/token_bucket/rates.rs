@@ -1,12 +1,13 @@
 //! The rates in force, replaced as a whole while requests read them.
 
 use std::{
+    cmp::Reverse,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use super::{
-    decision::{ClientBuckets, FurtherRate, OtherLimits},
+    decision::{ClientBuckets, FurtherBuckets, OtherLimits},
     gcra::{self, Level},
     layer::TokenBucketConfig,
     policy::TokenBucketPolicy,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     gate::{PolicyContext, Tiered},
     identity::{Client, Tier},
-    refusal::{Dialect, Fields},
+    refusal::{AdvertisedLimit, Dialect, Fields},
     time::{Clock, Moment},
 };
 
@@ -28,7 +29,8 @@ pub(super) struct RateLimit {
     pub(super) clock: Clock,
     /// Whether responses have fields.
     pub(super) reports: bool,
-    /// Number in the layer, which stays when the rate changes.
+    /// Number in the layer, which stays when the rate changes. A further rate has that of the rate that it is added to, so
+    /// that a permit which reports it finds the first bucket.
     pub(super) number: u32,
     /// Policy of the limit, for permits that give tokens back.
     pub(super) policy: Weak<TokenBucketPolicy>,
@@ -38,13 +40,16 @@ pub(super) struct RateLimit {
     kept: u64,
     /// [`Limits::global_number`], so that a permit knows the global bucket from which it took without a word of its own.
     pub(super) global_number: u64,
+    /// Further rates of the same clients, which no change of a rate affects. They and this one report one list of
+    /// policies, which depends on the tier.
+    pub(super) further: Box<[Arc<RateLimit>]>,
 }
 
 /// All rates of a layer.
 #[derive(Clone)]
 pub(super) struct Limits {
     pub(super) by_tier: Tiered<Arc<RateLimit>>,
-    /// Further rates of each client and the global one, if there are any.
+    /// Buckets of further rates of each client and the global one, if there are any.
     pub(super) others: Option<OtherLimits>,
     /// Limit of the bucket that newcomers share while the table is full; the usual one if there is none.
     overflow: Option<Arc<RateLimit>>,
@@ -78,12 +83,36 @@ impl RateLimit {
         config: &TokenBucketConfig,
         policy: &Weak<TokenBucketPolicy>,
     ) -> Self {
-        let window = Duration::from_nanos(rate.window_ns());
-        let fields = Arc::new(Fields::new(config.clients.dialect, &context.name, rate.capacity(), window, None));
-        let (clock, policy) = (context.clock.clone(), Weak::clone(policy));
-        let reports = config.clients.dialect != Dialect::None;
-        let (burst, kept) = (burst.max(rate.capacity()), rate.kept_ns());
-        Self { rate, fields, clock, reports, number, policy, burst, kept, global_number: 0 }
+        let dialect = config.clients.dialect;
+        let advertised = |(place, rate): (usize, &Rate)| AdvertisedLimit {
+            name: context.name.numbered(place + 1),
+            quota: rate.capacity(),
+            window: Some(Duration::from_nanos(rate.window_ns())),
+            unit: None,
+        };
+        let all: Vec<_> = std::iter::once(&rate).chain(&config.further).enumerate().map(advertised).collect();
+        let mut fields = Fields::for_limits(dialect, &all);
+        let limit = |rate: Rate, fields, burst: u64, further| Self {
+            rate,
+            fields: Arc::new(fields),
+            clock: context.clock.clone(),
+            reports: dialect != Dialect::None,
+            number,
+            policy: Weak::clone(policy),
+            burst: burst.max(rate.capacity()),
+            kept: rate.kept_ns(),
+            global_number: 0,
+            further,
+        };
+        let further = config.further.iter().zip(fields.split_off(1));
+        let further = further.map(|(rate, fields)| Arc::new(limit(*rate, fields, 0, Box::default()))).collect();
+        limit(rate, fields.swap_remove(0), burst, further)
+    }
+
+    /// Returns the same limit for requests that take from the global bucket with this number.
+    fn with_global_number(&self, global_number: u64) -> Self {
+        let further = self.further.iter().map(|limit| Arc::new(limit.with_global_number(global_number))).collect();
+        Self { global_number, further, ..self.clone() }
     }
 
     /// Returns what the keys of a client's buckets are made of.
@@ -134,6 +163,12 @@ impl RateLimit {
             _ => self.rate.span().saturating_sub(level.full_in),
         }
     }
+
+    /// Returns the order in which buckets are near to a refusal: by fewest tokens, and by longest reset if they have the
+    /// same number.
+    pub(super) fn nearness(&self, level: &Level) -> (u64, Reverse<Duration>) {
+        (level.remaining, Reverse(self.reset(level)))
+    }
 }
 
 impl Limits {
@@ -145,15 +180,15 @@ impl Limits {
         };
         let (by_tier, overflow) = (config.rates.map(&mut limit), config.overflow.as_ref().map(&mut limit));
         let buckets = || ClientBuckets::new(config.clients.most);
-        let further = config.further.iter().map(|rate| FurtherRate::new(limit(rate), buckets())).collect();
+        let further = config.further.iter().map(|_| FurtherBuckets::new(buckets())).collect();
         let global = config.global.map(|rate| Arc::new(GlobalBucket::new(rate)));
         let others = OtherLimits { further, global }.if_any();
         let (issued, revision) = (numbers.next().unwrap_or(UNKNOWN) - 1, Revision::default());
         Self { by_tier, overflow, others, removed: Vec::new(), issued, revision, global_number: 0 }
     }
 
-    /// Returns the further rates of each client, each with the buckets of its own.
-    pub(super) fn further(&self) -> impl Iterator<Item = &FurtherRate> {
+    /// Returns the buckets of each further rate, in the order of [`RateLimit::further`].
+    pub(super) fn further(&self) -> impl Iterator<Item = &FurtherBuckets> {
         self.others.iter().flat_map(|others| &*others.further)
     }
 
@@ -178,7 +213,7 @@ impl Limits {
             (limits.issued, 0)
         };
         let limit = RateLimit::new(number, to, burst, context, config, policy.itself());
-        limits.by_tier.set(tier, Arc::new(RateLimit { global_number: self.global_number, ..limit }));
+        limits.by_tier.set(tier, Arc::new(limit.with_global_number(self.global_number)));
         limits
     }
 
@@ -216,8 +251,7 @@ impl Limits {
         let mut limits = self.clone();
         if old.is_some() != global.is_some() {
             limits.global_number += 1;
-            let numbered = |limit: &RateLimit| RateLimit { global_number: limits.global_number, ..limit.clone() };
-            limits.by_tier = self.by_tier.map(|limit| Arc::new(numbered(limit)));
+            limits.by_tier = self.by_tier.map(|limit| Arc::new(limit.with_global_number(limits.global_number)));
         }
         limits.others = OtherLimits { further, global }.if_any();
         limits

@@ -7,6 +7,7 @@ mod layer;
 mod peer_faults;
 mod rate_changes;
 mod refunds;
+mod several_fields;
 mod several_rates;
 #[path = "../support/mod.rs"]
 mod support;

@@ -90,6 +90,15 @@ async fn every_reason_has_its_code_and_details() {
 }
 
 #[tokio::test]
+async fn violation_has_the_name_that_the_fields_have() {
+    let refusal = Refusal::new(Reason::RateLimited, name("per client")).with_limit(100, 100);
+    let policy = Fixed::admits(Dialect::Draft11, "per client-2", 0, Duration::ZERO).with_refusal(refusal);
+    let details = status_of(policy).await.check_error_details().unwrap();
+    assert_eq!(details.quota_failure().unwrap().violations[0].subject, "per client-2");
+    assert_eq!(details.error_info().unwrap().metadata["policy"], "per client");
+}
+
+#[tokio::test]
 async fn answer_has_the_requests_type_and_an_empty_body() {
     for content_type in
         ["application/grpc", "application/grpc+json", "application/grpc-web+proto", "application/grpc-web-text"]
