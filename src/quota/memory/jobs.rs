@@ -5,10 +5,10 @@
 //! Each account has a lock of its own, so none of these locks alone makes a job begin once. The lock of the client's
 //! shard does: a job is looked up in all accounts and begun under it, also where a shared account is charged.
 
-use super::{Accounts, Work, shard::Shard};
+use super::{Accounts, shard::Shard};
 use crate::{
     quota::{
-        account::{Duplicate, Job, Now},
+        account::{Account, Duplicate, Job, Now},
         store::{AccountAddress, AccountContext},
     },
     sync::{Ordering, SpinGuard, yield_now},
@@ -20,7 +20,12 @@ impl Accounts {
     /// # Errors
     /// If the job was begun in a shared account. An account of the client's own is up to `work`.
     #[cold]
-    pub(super) fn begin<T>(&self, context: &AccountContext<'_>, job: &Job, work: Work<'_, T>) -> Result<T, Duplicate> {
+    pub(super) fn begin<T>(
+        &self,
+        context: &AccountContext<'_>,
+        job: &Job,
+        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+    ) -> Result<T, Duplicate> {
         loop {
             let (number, mut shard) = self.shard(context.client);
             if let Some(begun) = self.begun_in_shared(&shard, job, context.now) {
@@ -32,8 +37,8 @@ impl Accounts {
             let known = shard.find(context.client.digest());
             let slot = known.map_or_else(|| self.insert(&mut shard, context, context.now), Ok);
             let (done, no_room) = match slot {
-                Ok(slot) => (self.try_own(&mut shard, number, slot, context, work), None),
-                Err(no_room) => (self.try_shared(context, no_room, work), Some(no_room)),
+                Ok(slot) => (self.try_own(&mut shard, number, slot, context, &work), None),
+                Err(no_room) => (self.try_shared(context, no_room, &work), Some(no_room)),
             };
             drop(shard);
             if let Some(done) = done {
@@ -52,7 +57,7 @@ impl Accounts {
         number: u32,
         slot: u32,
         context: &AccountContext<'_>,
-        work: Work<'_, T>,
+        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
     ) -> Option<T> {
         shard.see(slot, context.client);
         let (account, generation) = shard.account(slot);

@@ -101,9 +101,6 @@ impl BackendFactory for InMemory {
     }
 }
 
-/// Work on an account that may be a shared one.
-type Work<'a, T> = &'a dyn Fn(&mut Account, Now, AccountAddress) -> T;
-
 /// Shard number of a shared account.
 const CROWD: u32 = u32::MAX;
 
@@ -222,9 +219,14 @@ impl Accounts {
 
     /// Runs `work` on the account that clients without room share.
     #[cold]
-    fn with_shared<T>(&self, context: &AccountContext<'_>, no_room: NoRoom, work: Work<'_, T>) -> T {
+    fn with_shared<T>(
+        &self,
+        context: &AccountContext<'_>,
+        no_room: NoRoom,
+        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+    ) -> T {
         loop {
-            if let Some(done) = self.try_shared(context, no_room, work) {
+            if let Some(done) = self.try_shared(context, no_room, &work) {
                 return done;
             }
             yield_now(); // other threads wait for this lock
@@ -232,7 +234,12 @@ impl Accounts {
     }
 
     /// As [`with_shared`](Self::with_shared), but for one turn of the lock; `None` if another one is needed.
-    fn try_shared<T>(&self, context: &AccountContext<'_>, no_room: NoRoom, work: Work<'_, T>) -> Option<T> {
+    fn try_shared<T>(
+        &self,
+        context: &AccountContext<'_>,
+        no_room: NoRoom,
+        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+    ) -> Option<T> {
         let cohort = match no_room {
             NoRoom::InAll => None,
             NoRoom::InCohort(cohort) => Some(cohort),

@@ -53,8 +53,8 @@ impl QuotaBackend for Accounts {
         };
         let account = &request.account;
         match request.charge.job {
-            None => self.with(account, admit, |no_room| self.with_shared(account, no_room, &admit)),
-            Some(job) => self.begin(account, job, &admit).unwrap_or_else(|begun| {
+            None => self.with(account, admit, |no_room| self.with_shared(account, no_room, admit)),
+            Some(job) => self.begin(account, job, admit).unwrap_or_else(|begun| {
                 MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }))
             }),
         }
@@ -193,7 +193,7 @@ impl QuotaBackend for Accounts {
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
-        self.with(context, record, |no_room| self.with_shared(context, no_room, &record))
+        self.with(context, record, |no_room| self.with_shared(context, no_room, record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -211,7 +211,7 @@ impl QuotaBackend for Accounts {
         let (violations, shared) = match self.lacks_room(context) {
             None => (self.look(context, |account| account.violations(amounts, context.now)), false),
             Some(no_room) => {
-                (self.with_shared(context, no_room, &|account, now, _| account.violations(amounts, now)), true)
+                (self.with_shared(context, no_room, |account, now, _| account.violations(amounts, now)), true)
             }
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
