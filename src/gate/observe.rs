@@ -111,10 +111,22 @@ pub enum Event<'a> {
         /// Name of the unit, probably misspelled.
         unit: &'a str,
     },
+    /// A settlement without a caller who could receive an error names an amount above 2^53 - 1, the greatest that a counter
+    /// holds. The counter is charged that much, and the rest is charged nowhere. It may be the units that a handler
+    /// recorded, or those by which a [`Reservation`](crate::Reservation) was committed.
+    AmountCut {
+        /// Policy of the plan.
+        policy: &'a PolicyName,
+        /// Kind of the amount, probably computed wrongly.
+        kind: &'a str,
+        /// Amount that was named.
+        amount: u64,
+    },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
     ///
-    /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and
-    /// units that the settlement would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
+    /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends at once, as if it
+    /// had expired ([`on_expiry`](crate::QuotaLayer::on_expiry)), and other units that the settlement would have charged
+    /// are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
     /// pass without the store, an admission passes all the same. Its record is set aside in a file beside the spool, which
     /// `why` names.
     StoreRejected {

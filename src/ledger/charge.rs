@@ -100,7 +100,11 @@ impl<D: Database> LedgerStore<D> {
         };
         let (end, used) = match end {
             // Work that has begun stays charged: only its slot is returned.
-            Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
+            Settlement::Void(charged)
+                if charged.is_none_or(|charged| charged.amounts.is_empty())
+                    && !written.reserved
+                    && receipt.job.is_none() =>
+            {
                 (SettleKind::Add, Amounts::new())
             }
             Settlement::Void(_) => (SettleKind::Void, Amounts::new()),

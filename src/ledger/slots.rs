@@ -71,7 +71,7 @@ impl SlotGuard {
 impl Drop for SlotGuard {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            self.accounts.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
+            self.accounts.settle(&receipt, &Settlement::Void(None), self.now);
         }
     }
 }

@@ -231,6 +231,9 @@ impl Plan {
     /// Makes clients that had another plan start from zero under this one, once for each [version](Self::numbered). By
     /// default used amounts are carried over to the limit of the same name and kind.
     ///
+    /// A version that returns later does not start fresh again, as long as it stayed in force for other clients or
+    /// anything is counted that was counted before the client left it.
+    ///
     /// ```
     /// let plan = tollgate::Plan::new("pro").starting_fresh();
     /// ```

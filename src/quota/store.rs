@@ -4,7 +4,7 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
+    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
     memory::RoomSettings,
 };
@@ -308,7 +308,8 @@ impl From<StoreError> for AdmitError {
 #[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,
-    pub(crate) scope: ChargeScope,
+    /// Epoch of the account in which it was charged.
+    pub(crate) epoch: u64,
     pub(crate) lease: Option<Lease>,
     pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
@@ -339,17 +340,25 @@ pub(crate) struct AccountAddress {
     pub(crate) generation: u32,
 }
 
+/// Charged amounts, and the plan of the client under which they were charged.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "a ledger reads both from its rows and receipts")]
+pub(crate) struct PlanCharge<'a> {
+    pub(crate) amounts: &'a Amounts,
+    pub(crate) plan: &'a Arc<Plan>,
+}
+
 /// Settlement of a charge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settlement<'a> {
-    /// Refunds these charged amounts and releases everything that was reserved.
-    Void(&'a Amounts),
+    /// Refunds these charged amounts, if there are any, and releases everything that was reserved.
+    Void(Option<PlanCharge<'a>>),
     /// Charges `used` in addition to the admission, and `actual` of the reservation. A kind that `actual` does not name
     /// is charged as estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
     /// As `Served`, for a job whose work was interrupted, so that its outcome is unknown. `charged` are the amounts that
     /// a void would refund.
-    Interrupted { used: &'a Amounts, actual: &'a Amounts, charged: &'a Amounts },
+    Interrupted { used: &'a Amounts, actual: &'a Amounts, charged: PlanCharge<'a> },
     /// Releases the slot. The reservation stays open and can be closed by its id.
     Detached,
 }

@@ -134,6 +134,9 @@ impl Observer for Tracing {
             Event::UnknownUnit { policy, unit, .. } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, %unit, skipped, "no plan of the layer counts a recorded unit");
             }),
+            Event::AmountCut { policy, kind, amount } => self.limited(&self.others, |skipped| {
+                warn!(target: "tollgate", %policy, %kind, amount, skipped, "a settled amount is above 2^53 - 1 and is cut");
+            }),
             Event::StoreRejected { policy, why, .. } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, error = why, skipped, "the store rejected a call for good");
             }),

@@ -17,6 +17,7 @@ on_each_database! {
     rejected_charge_fails_alone
     rejected_calls_say_why
     rejected_settlement_is_reported_and_dropped
+    rejected_commit_ends_its_reservation_at_once
     rejected_expiries_do_not_hold_up_the_others
 }
 
@@ -34,6 +35,22 @@ pub(super) async fn reject_rows_of(database: &Database, tenant: &str) {
         ),
     };
     database.meddle(statements).await.unwrap();
+}
+
+/// Adds a constraint that rejects commits of `tenant`, and takes its other rows.
+pub(super) async fn reject_commits_of(database: &Database, tenant: &str) {
+    let statement = match database {
+        Database::Sqlite(_) => format!(
+            "CREATE TRIGGER no_commits BEFORE INSERT ON quota_consumption
+             WHEN NEW.tenant_id = '{tenant}' AND NEW.entry = 'commit' BEGIN SELECT raise(ABORT, 'no commits'); END"
+        ),
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) => format!(
+            "ALTER TABLE quota_consumption ADD CONSTRAINT \"no commits\"
+             CHECK (tenant_id <> '{tenant}' OR entry <> 'commit') NOT VALID"
+        ),
+    };
+    database.meddle(statement).await.unwrap();
 }
 
 /// Adds a unique index that already holds the only row of `tenant`, so that it gets no other.
@@ -162,6 +179,25 @@ async fn rejected_settlement_is_reported_and_dropped(database: Database) {
     assert!(matches!(&told[..], [(name, why)] if name == "mallory" && why.contains("are closed")), "{told:?}");
     assert_eq!(counts(&quotas, &mallory).await, (0, 10));
     quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+    adds_up(&ledger).await;
+}
+
+/// The reservation would be open for 15 minutes more.
+async fn rejected_commit_ends_its_reservation_at_once(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    reject_commits_of(&database, "acme").await;
+    let held = quotas.reserve(&acme(), ("tokens", 10)).await.unwrap();
+    held.commit(("tokens", 4));
+    until("the reservation has ended", async || counts(&quotas, &acme()).await.1 == 0).await;
+    assert_eq!(counts(&quotas, &acme()).await, (10, 0), "as it expires in a ledger: charged as estimated");
+    adds_up(&ledger).await;
+    // A caller that waits can settle it otherwise: it stays open.
+    let id = quotas.reserve(&acme(), ("tokens", 10)).await.unwrap().detach();
+    assert_eq!(quotas.commit(&id, ("tokens", 4)).await, Err(ReservationError::Rejected));
+    assert_eq!(counts(&quotas, &acme()).await, (10, 10));
+    assert_eq!(quotas.roll_back(&id).await, Ok(tollgate::CloseOutcome::Closed));
+    assert_eq!(counts(&quotas, &acme()).await, (10, 0));
     adds_up(&ledger).await;
 }
 

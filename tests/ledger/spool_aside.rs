@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Mutex};
 
 use tollgate::Event;
 
-use super::{outage::BRIEF, rejected::reject_rows_of};
+use super::{
+    outage::BRIEF,
+    rejected::{reject_commits_of, reject_rows_of},
+};
 use crate::{support::directory::Directory, *};
 
 on_each_database! {
@@ -12,6 +15,7 @@ on_each_database! {
     settlement_of_a_charge_set_aside_follows_it
     settlement_follows_its_charge_in_the_same_round
     many_rejected_records_do_not_keep_the_layer_in_fallback
+    rejected_commit_of_the_spool_ends_its_reservation
 }
 
 /// A ledger that rejects the rows of `mallory`, with a layer that fails open.
@@ -116,4 +120,26 @@ async fn many_rejected_records_do_not_keep_the_layer_in_fallback(database: Datab
     until("the ledger decides again", async || scene.told().contains(&"back".into())).await;
     assert_eq!(scene.aside().len(), 600);
     assert_eq!((counts(&scene.quotas, &acme()).await, counts(&scene.quotas, &mallory()).await), ((7, 0), (0, 0)));
+}
+
+/// The charge was merged, and the reservation would be open for 15 minutes more.
+async fn rejected_commit_of_the_spool_ends_its_reservation(database: Database) {
+    let scene = Scene::new(&database).await;
+    reject_commits_of(&database, "acme").await;
+    scene.quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+    let away = database.away_from_writer(&scene.quotas).await;
+    let ledger = scene.ledger.clone().deadline(BRIEF);
+    let held = scene.quotas.reserve(&acme(), ("tokens", 10)).await.expect("it fails open");
+    held.commit(("tokens", 4));
+    drop(away);
+    drop(ledger.deadline(PATIENT));
+    scene.merged().await;
+    let [commit] = &scene.aside()[..] else { panic!("{:?}", scene.aside()) };
+    assert_eq!((commit["entry"].as_str(), &commit["amounts"]["tokens"]), (Some("commit"), &4.into()));
+    let told = scene.told();
+    let ends = |words: &&String| words.starts_with("acme: ") && words.contains("ends at once as if it had expired");
+    assert_eq!(told.iter().filter(ends).count(), 1, "{told:?}");
+    until("the reservation has ended", async || counts(&scene.quotas, &acme()).await.1 == 0).await;
+    assert_eq!(counts(&scene.quotas, &acme()).await, (11, 0), "charged as estimated");
+    assert_eq!(scene.ledger.reconcile().await.unwrap().drifts, []);
 }

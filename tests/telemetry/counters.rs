@@ -15,6 +15,8 @@ fn every_event_has_its_counter() {
             "\
 # TYPE tollgate_accounts_held counter
 tollgate_accounts_held{policy=\"plan\"} 1
+# TYPE tollgate_amounts_cut counter
+tollgate_amounts_cut{policy=\"plan\"} 1
 # TYPE tollgate_cohorts_full counter
 tollgate_cohorts_full{policy=\"plan\"} 1
 # TYPE tollgate_forwarded_unreadable counter

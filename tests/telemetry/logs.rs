@@ -63,8 +63,8 @@ fn every_event_has_its_level() {
     assert_eq!(
         levels,
         [
-            trace, debug, debug, warn, warn, debug, warn, warn, info, warn, warn, warn, warn, warn, warn, info, trace,
-            info, warn
+            trace, debug, debug, warn, warn, debug, warn, warn, info, warn, warn, warn, warn, warn, warn, warn, info,
+            trace, info, warn
         ],
         "{lines:#?}"
     );

@@ -32,6 +32,7 @@ fn emit_all(observer: &impl Observer) {
         Event::NearLimit { policy, client: Some(client), limit, used: 80, of: 100 },
         Event::UpgradeReleasedSlot { policy },
         Event::UnknownUnit { policy, unit: "token" },
+        Event::AmountCut { policy, kind: "tokens", amount: 1 << 53 },
         Event::StoreRejected { policy, client, why: "a constraint" },
         Event::AccountHeld { policy, client },
         Event::StoreLost { policy, why: "connection refused" },

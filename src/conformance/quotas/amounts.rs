@@ -2,7 +2,7 @@
 
 use super::{MOST, Scene, at_once, queries, two_limits, violated};
 use crate::{
-    quota::{Plan, Quota, QuotaError, QuotaLayer, Quotas},
+    quota::{CloseOutcome, Plan, Quota, QuotaError, QuotaLayer, Quotas, ReservationError},
     refusal::Reason,
     time::Period,
 };
@@ -140,6 +140,14 @@ pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Qu
         assert!(scene.quotas.charge(&scene.alice, ("queries", asked)).await.is_err(), "{asked} after 5");
     }
     assert_eq!(scene.counts(&scene.alice).await, [(5, 0)]);
+    let id = scene.quotas.reserve(&scene.alice, ("queries", 3)).await.unwrap().detach();
+    for amount in [MOST + 1, u64::MAX] {
+        let commit = scene.quotas.commit(&id, ("queries", amount)).await;
+        assert_eq!(commit, Err(ReservationError::TooLarge(amount)), "nothing is cut");
+        assert_eq!(scene.counts(&scene.alice).await, [(5, 3)], "it stays open");
+    }
+    assert_eq!(scene.quotas.commit(&id, ("queries", 2)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(scene.counts(&scene.alice).await, [(7, 0)]);
 }
 
 /// Records go past the limit, up to 2^53 - 1; the next charge is refused. A record of 0 changes nothing. A record beyond

@@ -17,7 +17,7 @@ use crate::{
     identity::Client,
     ledger::{
         report::Json,
-        writer::{Command, CommandKind, Reply, SettleKind},
+        writer::{Command, CommandKind, LAPSES, Reply, SettleKind},
     },
     quota::store::StoreEvent,
     time::{Instant, from_1970},
@@ -53,6 +53,9 @@ impl AsideIds {
         match (&command.kind, reply) {
             (CommandKind::SettleOf { of, .. }, _) if self.all.contains(of) || round.contains(of) => {
                 Some("the charge that it settles was set aside".into())
+            }
+            (CommandKind::SettleOf { .. }, Reply::Rejected(why)) => {
+                Some(format!("the database rejects it for good: {why}{LAPSES}").into())
             }
             (_, Reply::Rejected(why)) => Some(format!("the database rejects it for good: {why}").into()),
             (_, Reply::Stale) => {

@@ -125,7 +125,11 @@ impl<D: Database> Merging<D> {
             aside.extend(why.map(|why| (command.clone(), why)));
             round.ended.push((command, end));
         }
-        if !aside.is_empty() && !self.set_aside(aside).await {
+        // A settlement that is set aside leaves its reservation open.
+        let lapses: Vec<_> = aside.iter().filter_map(|(command, _)| command.lapse(new_id())).collect();
+        if aside.is_empty() || self.set_aside(aside).await {
+            lapses.into_iter().for_each(|lapse| self.writer.enqueue(lapse));
+        } else {
             let mut stopped = HashSet::new();
             round.ended.retain(|(command, end)| {
                 if *end == RecordEnd::SetAside {

@@ -71,6 +71,13 @@ pub(crate) enum CommandKind {
         since: u64,
         ttl: u64,
     },
+    /// Ends a reservation by the terms of its expiry, because the database has rejected its settlement. It is due at
+    /// once. The attempt is read from the rows of the command `of`, if there is one.
+    Lapse {
+        of: Option<u128>,
+        attempt: u32,
+        since: u64,
+    },
     /// Restarts the counters of the limits of this name or kind, or of all, from zero.
     Reset {
         plan: Arc<Plan>,
@@ -237,7 +244,22 @@ impl Command {
         let void = SettleCommand::void(Arc::clone(&admit.plan), admitted.attempt, admitted.since);
         Some(Self { id, own: false, kind: CommandKind::Settle(void), key: self.key.clone(), origin: self.origin })
     }
+
+    /// Returns the command that ends the reservation of this settlement, which is dropped; `None` if it ends none.
+    pub(crate) fn lapse(&self, id: u128) -> Option<Self> {
+        let (of, settle) = match &self.kind {
+            CommandKind::Settle(settle) => (None, settle),
+            CommandKind::SettleOf { of, settle } => (Some(*of), settle),
+            _ => return None,
+        };
+        let kind = CommandKind::Lapse { of, attempt: settle.attempt, since: settle.since.at };
+        let ends = settle.end != SettleKind::Add;
+        ends.then(|| Self { key: self.key.clone(), id, own: false, origin: self.origin, kind })
+    }
 }
+
+/// Addition to the reason for which a settlement is rejected.
+pub(crate) const LAPSES: &str = "; its reservation, if it is open, ends at once as if it had expired";
 
 /// A command in the queue or in the batch, and the state of its delivery.
 #[derive(Clone, Debug)]

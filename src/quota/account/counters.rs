@@ -1,6 +1,9 @@
 //! The counters of an account: admitted and charged together.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Weak},
+};
 
 use super::{Account, ChargeScope, Counter, Marks, state::slots_of};
 use crate::{
@@ -19,10 +22,19 @@ use crate::{
 pub(super) struct Retired {
     /// Counters that are kept until their windows are over.
     counters: Vec<(Limit, Counter)>,
-    /// Plans by the number that charges name, one for each set of limits; none before the first change.
-    plans: Vec<Arc<Plan>>,
-    /// The latest version of each plan under which the account has started fresh.
-    started: Vec<(PolicyName, u64)>,
+    /// Plans under which the account has started fresh.
+    started: Vec<FreshStart>,
+}
+
+/// Plan under which an account has started fresh, at its latest version that did.
+#[derive(Clone, Debug)]
+struct FreshStart {
+    name: PolicyName,
+    version: u64,
+    /// The plan, as long as it is in force or in use.
+    plan: Weak<Plan>,
+    /// Epoch of the account when it left the plan last.
+    left: u64,
 }
 
 impl Account {
@@ -69,8 +81,7 @@ impl Account {
         }
         let old = std::mem::replace(&mut self.plan, Arc::clone(plan));
         let mut retired = self.retired.take().unwrap_or_default();
-        retired.number_of(&old);
-        self.plan_number = retired.number_of(plan);
+        retired.leave(&old, self.epoch);
         retired.counters.extend(old.counted().iter().cloned().zip(std::mem::take(&mut self.counters)));
         if retired.starts_fresh(plan) {
             self.epoch += 1;
@@ -79,6 +90,8 @@ impl Account {
         let resume = |limit: &Limit| retired.resume(limit).unwrap_or_else(|| Counter::in_epoch(self.epoch));
         self.counters = plan.counted().iter().map(resume).collect();
         retired.counters.retain(|(_, counter)| counter.has_begun());
+        drop(old); // it may be in force nowhere
+        retired.forget(&self.counters);
         self.retired = Some(retired).filter(|retired| retired.must_stay());
         self.find_stable_range();
         self.cover();
@@ -118,7 +131,7 @@ impl Account {
     }
 
     /// Releases what a charge reserved, and counts the used part of it. No warning follows: the reservation gave it.
-    pub(super) fn settle(&mut self, reserved: &Amounts, used: &Amounts, of: ChargeScope) {
+    pub(super) fn settle(&mut self, reserved: &Amounts, used: &Amounts, of: &ChargeScope) {
         self.each(Some(of), |counter, limit| {
             counter.release(reserved.counted(limit.kind()));
             counter.take(used.counted(limit.kind()), false);
@@ -126,7 +139,7 @@ impl Account {
     }
 
     /// Returns amounts that a charge used.
-    pub(crate) fn give_back(&mut self, amounts: &Amounts, of: ChargeScope) {
+    pub(crate) fn give_back(&mut self, amounts: &Amounts, of: &ChargeScope) {
         self.each(Some(of), |counter, limit| {
             counter.give_back(amounts.counted(limit.kind()));
         });
@@ -175,27 +188,25 @@ impl Account {
     }
 
     /// Changes the counters that a charge is part of, or all.
-    fn each(&mut self, of: Option<ChargeScope>, mut change: impl FnMut(&mut Counter, &Limit)) {
-        let of = of.map(|of| (of.epoch, self.plan_of(of)));
+    fn each(&mut self, of: Option<&ChargeScope>, mut change: impl FnMut(&mut Counter, &Limit)) {
         for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {
-            if of.as_ref().is_none_or(|(epoch, plan)| counter.holds(*epoch) && plan.counts(limit)) {
+            if of.is_none_or(|of| counter.holds(of.epoch) && of.plan.counts(limit)) {
                 change(counter, limit);
                 self.grants.cover(limit, counter);
             }
         }
     }
 
-    /// Returns a plan with the limits that a charge was part of.
-    fn plan_of(&self, charge: ChargeScope) -> Arc<Plan> {
-        let number = usize::try_from(charge.plan).unwrap_or(usize::MAX);
-        let earlier = self.retired.as_ref().filter(|_| charge.plan != self.plan_number);
-        Arc::clone(earlier.and_then(|retired| retired.plans.get(number)).unwrap_or(&self.plan))
-    }
-
     /// Returns the counters of the plan's limits.
     #[inline]
     pub(crate) fn counted(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
         self.counters.iter().zip(self.plan.counted())
+    }
+
+    /// Returns the numbers of counters and of fresh starts that are kept beside those of the active plan.
+    #[cfg(test)]
+    pub(super) fn traces(&self) -> (usize, usize) {
+        self.retired.as_ref().map_or((0, 0), |retired| (retired.counters.len(), retired.started.len()))
     }
 
     /// Returns all counters, also those of other plans.
@@ -206,34 +217,42 @@ impl Account {
 }
 
 impl Retired {
-    /// Returns the number of a plan, the same for all plans that have the same limits.
-    fn number_of(&mut self, plan: &Arc<Plan>) -> u32 {
-        let same = |known: &Arc<Plan>| {
-            known.counted().len() == plan.counted().len() && plan.counted().iter().all(|limit| known.counts(limit))
-        };
-        let at = self.plans.iter().position(same).unwrap_or_else(|| {
-            self.plans.push(Arc::clone(plan));
-            self.plans.len() - 1
-        });
-        u32::try_from(at).unwrap_or(u32::MAX)
-    }
-
     /// Whether a later change of plans, or the end of a charge, needs any of it.
     fn must_stay(&self) -> bool {
-        !self.counters.is_empty() || !self.started.is_empty() || self.plans.len() > 1
+        !self.counters.is_empty() || !self.started.is_empty()
+    }
+
+    /// Records that the account leaves a plan in this epoch.
+    fn leave(&mut self, plan: &Plan, epoch: u64) {
+        if let Some(start) = self.started.iter_mut().find(|start| start.name == *plan.name()) {
+            start.left = epoch;
+        }
+    }
+
+    /// Forgets starts under plans that are neither in force nor in use, once all that was counted before the account left
+    /// them is over. `counters` are those of the active plan. Otherwise each replaced plan would leave its start for ever.
+    fn forget(&mut self, counters: &[Counter]) {
+        let retired = &self.counters;
+        let counted = |start: &FreshStart| {
+            let mut all = counters.iter().chain(retired.iter().map(|(_, counter)| counter));
+            all.any(|counter| counter.has_begun() && counter.holds(start.left))
+        };
+        self.started.retain(|start| start.plan.strong_count() > 0 || counted(start));
     }
 
     /// Whether a plan starts fresh, and this version of it has not done so before.
-    pub(super) fn starts_fresh(&mut self, plan: &Plan) -> bool {
+    pub(super) fn starts_fresh(&mut self, plan: &Arc<Plan>) -> bool {
         if !plan.starts_fresh() {
             return false;
         }
-        match self.started.iter_mut().find(|(name, _)| name == plan.name()) {
-            Some((_, version)) if *version >= plan.version() => return false,
-            Some((_, version)) => *version = plan.version(),
-            None => self.started.push((plan.name().clone(), plan.version())),
+        let (name, version, left) = (plan.name(), plan.version(), 0);
+        let known = self.started.iter_mut().find(|start| start.name == *name);
+        let is_new = known.as_ref().is_none_or(|start| start.version < version);
+        match known {
+            Some(start) => (start.version, start.plan) = (version.max(start.version), Arc::downgrade(plan)),
+            None => self.started.push(FreshStart { name: name.clone(), version, plan: Arc::downgrade(plan), left }),
         }
-        true
+        is_new
     }
 
     /// Removes and returns the counter of a limit, so that it can continue.

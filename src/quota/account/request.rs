@@ -3,7 +3,12 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use super::jobs::{Duplicate, Job};
-use crate::{quota::Amounts, refusal::Violation, sync::Lease, time::Moment};
+use crate::{
+    quota::{Amounts, Plan},
+    refusal::Violation,
+    sync::Lease,
+    time::Moment,
+};
 
 /// The time on both clocks: leases and reservations use the monotonic one, periods the wall clock.
 #[derive(Clone, Copy, Debug)]
@@ -46,17 +51,19 @@ pub(crate) struct ChargeRequest<'a> {
 }
 
 /// The counters that a charge is part of: those of the limits of its plan, up to its epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// It has the plan itself, so that an account need not know the plans of charges that are not settled.
+#[derive(Clone, Debug)]
 pub(crate) struct ChargeScope {
     pub(crate) epoch: u64,
-    /// Number of the plan among those of the account.
-    pub(crate) plan: u32,
+    pub(crate) plan: Arc<Plan>,
 }
 
 /// An admitted charge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) scope: ChargeScope,
+    /// Epoch of the account.
+    pub(crate) epoch: u64,
     pub(crate) lease: Option<Lease>,
     /// The reservation, if one was requested.
     pub(crate) reservation: Option<NonZeroU64>,

@@ -95,7 +95,7 @@ impl Reservations {
     ) -> (CloseResult, Option<ReservationState>) {
         if let Some(open) = self.open.remove(id) {
             if !forget {
-                let state = ReservationState { amounts: Amounts::new(), ..open };
+                let state = ReservationState { amounts: Amounts::new(), scope: open.scope.clone(), ..open };
                 let closed = ClosedReservation { stage, state };
                 self.closed.insert(id, Some(closed.forgotten_at(ttl)), closed);
                 forget_beyond(&mut self.closed);
@@ -111,7 +111,7 @@ impl Reservations {
         let late = (result == CloseResult::Expired).then(|| {
             closed.stage = stage;
             let amounts = std::mem::take(&mut closed.state.amounts);
-            ReservationState { amounts, ..closed.state }
+            ReservationState { amounts, scope: closed.state.scope.clone(), ..closed.state }
         });
         if forget {
             self.closed.remove(id);

@@ -29,8 +29,6 @@ pub(crate) struct Account {
     /// Counters of limits that the plan does not have.
     pub(super) retired: Option<Box<Retired>>,
     pub(crate) grants: Grants,
-    /// Number of the plan, by which charges name it.
-    pub(super) plan_number: u32,
     /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its
     /// own.
     pub(super) epoch: u64,
@@ -80,7 +78,6 @@ impl Account {
             counters: counters.into_iter().collect(),
             retired: None,
             grants,
-            plan_number: 0,
             epoch: 0,
             stable_range: 0..u64::MAX,
             seen: Moment::default(),
@@ -144,7 +141,7 @@ impl Account {
     /// Returns or charges the amounts of a reservation that has expired.
     fn lapse(&mut self, reserved: &ReservationState, settings: &AccountSettings) {
         let used = if settings.charge_expired { reserved.amounts.clone() } else { Amounts::new() };
-        self.settle(&reserved.amounts, &used, reserved.scope);
+        self.settle(&reserved.amounts, &used, &reserved.scope);
     }
 
     /// Admits all requested amounts, or none.
@@ -166,8 +163,7 @@ impl Account {
         if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        let scope = ChargeScope { epoch: self.epoch, plan: self.plan_number };
-        let mut taken = Taken { scope, ..Taken::default() };
+        let mut taken = Taken { epoch: self.epoch, ..Taken::default() };
         // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
@@ -181,6 +177,7 @@ impl Account {
             let expires = (!request.lasting).then(|| now.moment + settings.ttl);
             let mut estimate = request.amounts.clone();
             estimate.retain(|kind| self.plan.counted().iter().any(|limit| limit.kind() == kind));
+            let scope = ChargeScope { epoch: self.epoch, plan: Arc::clone(&self.plan) };
             self.rare().reservations.open(id, scope, estimate, expires);
         }
         if let Some(job) = request.job {
@@ -286,7 +283,7 @@ impl Account {
         let (result, closed) = rare.reservations.close(reservation, stage, forget, settings.ttl);
         self.rare = Some(rare);
         let Some(reserved) = closed else { return (result, 0) };
-        let (expired, none, of) = (result == CloseResult::Expired, Amounts::new(), reserved.scope);
+        let (expired, none, of) = (result == CloseResult::Expired, Amounts::new(), &reserved.scope);
         // The part of the estimate that the counters of the reservation still hold.
         let held = if expired && !settings.charge_expired { &none } else { &reserved.amounts };
         let used = actual.map_or_else(Amounts::new, |actual| reserved.amounts.overridden_by(actual));
@@ -315,7 +312,7 @@ impl Account {
     pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome, now: Now) -> Option<JobState> {
         let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome, now.moment);
         if let Some(JobCharge { amounts, scope }) = freed {
-            self.give_back(&amounts, scope);
+            self.give_back(&amounts, &scope);
         }
         state
     }

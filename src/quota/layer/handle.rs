@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
+    active_plan::ActivePlan,
     error::QuotaError,
     policy::{QuotaPolicy, warn},
     reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
@@ -114,7 +115,7 @@ impl Quotas {
     /// first one charged.
     ///
     /// # Errors
-    /// If it was rolled back before or is not known any more, or the store does not answer.
+    /// If it was rolled back before or is not known any more, an amount is above 2^53 - 1, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -227,11 +228,16 @@ impl Quotas {
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
         let ask = ChargeRequest { amounts, each: &[], reserve, lasting: false, open, job: None };
-        self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
+        let begun = self.begin(client, ask).await?;
+        Ok(begun.expect("only a job may have been done before").0)
     }
 
-    /// Admits a charge; `None` if its job was done before.
-    pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
+    /// Admits a charge, and returns the plan that decided; `None` if its job was done before.
+    pub(super) async fn begin(
+        &self,
+        client: &Client,
+        ask: ChargeRequest<'_>,
+    ) -> Result<Option<(Receipt, Arc<ActivePlan>)>, Refusal> {
         let client = self.known(client).await;
         let client = &*client;
         if let Some(refusal) = self.0.unknown_unit(ask.amounts) {
@@ -245,7 +251,7 @@ impl Quotas {
                 common.report(&admission);
                 let PolicyContext { name: policy, observers, .. } = &common.context;
                 observers.emit(&Event::Admitted { policy, client: Some(client) });
-                Ok(Some(admission.receipt))
+                Ok(Some((admission.receipt, active)))
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {

@@ -17,6 +17,7 @@ mod plans;
 mod policy;
 mod pool;
 mod reservation;
+mod retired_versions;
 mod run_job;
 mod settings;
 mod settle_job;

@@ -17,7 +17,7 @@ use crate::{
     identity::Client,
     quota::{
         account::{Nearest, Now},
-        store::{AdmissionDetails, AdmittedCharge, Receipt, Settlement},
+        store::{AdmissionDetails, AdmittedCharge, PlanCharge, Receipt, Settlement},
     },
     refusal::{NEAR_LIMITS, Refusal, near_limits},
     time::Moment,
@@ -291,12 +291,13 @@ impl Open {
         if self.receipt.reservation.is_none() {
             self.asked.amounts(active).iter().for_each(|(kind, amount)| charged.add(kind, amount));
         }
+        let charged = PlanCharge { amounts: &charged, plan: &active.plan };
         if end == End::Returned {
-            return active.common.settle(&self.receipt, &Settlement::Void(&charged));
+            return active.common.settle(&self.receipt, &Settlement::Void(Some(charged)));
         }
         let used = self.bytes.report();
         self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
-        let (used, actual, charged) = (&used, &actual, &charged);
+        let (used, actual) = (&used, &actual);
         active.common.settle(&self.receipt, &Settlement::Interrupted { used, actual, charged });
     }
 

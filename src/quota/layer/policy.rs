@@ -1,7 +1,6 @@
 //! Decision on a request: finds its client, computes its amounts, asks the store, and explains a refusal.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,6 +14,7 @@ use super::{
     charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
+    retired_versions::RetiredVersions,
     settings::{OnExpiry, QuotaConfig},
     totals::PlanTotals,
 };
@@ -61,8 +61,7 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
     /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
     units: HotSwap<Vec<Kind>>,
-    /// Last versions of plans that were removed, by name.
-    retired: Mutex<BTreeMap<String, u64>>,
+    retired: Mutex<RetiredVersions>,
 }
 
 impl QuotaPolicy {
@@ -261,15 +260,12 @@ impl Common {
     }
 
     pub(super) fn retire(&self, plan: &Plan) {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = retired.entry(plan.name().as_str().to_owned()).or_default();
-        *last = plan.version().max(*last);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).add(plan);
     }
 
-    /// Returns the last version of the removed plans that have the name of `plan`; 0 if there is none.
+    /// Returns a version that no removed plan with the name of `plan` exceeds; 0 if there is none.
     pub(super) fn retired_version(&self, plan: &Plan) -> u64 {
-        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.get(plan.name().as_str()).copied().unwrap_or(0)
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).last(plan)
     }
 
     /// Reports an amount that is not charged, because no plan counts its unit.
@@ -279,8 +275,14 @@ impl Common {
         observers.emit(&Event::UnknownUnit { policy, unit: unit.as_str() });
     }
 
-    /// Settles a charge, and emits the warnings that it causes.
+    /// Settles a charge, and emits the warnings that it causes, and amounts that no counter holds.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
+        if let Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } = settlement {
+            let PolicyContext { name: policy, observers, .. } = &self.context;
+            for (kind, amount) in used.beyond_most().chain(actual.beyond_most()).filter(|(kind, _)| self.counts(kind)) {
+                observers.emit(&Event::AmountCut { policy, kind: kind.as_str(), amount });
+            }
+        }
         warn(&self.context, &self.store.settle(receipt, settlement, self.now()));
     }
 

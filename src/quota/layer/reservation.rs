@@ -92,6 +92,9 @@ pub enum ReservationError {
     /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the reason. The reservation stays open until it
     /// expires.
     Rejected,
+    /// The commit names this amount, which is above 2^53 - 1, the greatest that is counted. Nothing was charged, and the
+    /// reservation stays open until it expires: commit the true amount.
+    TooLarge(u64),
 }
 
 impl Reservation {
@@ -134,7 +137,8 @@ impl Reservation {
     /// Charges the used amounts. A kind that `actual` does not name is charged as [recorded](Self::record), or else as
     /// reserved.
     ///
-    /// Amounts above the reservation are charged too, even beyond the limit.
+    /// Amounts above the reservation are charged too, even beyond the limit. One above 2^53 - 1 is charged as that, and
+    /// emits [`Event::AmountCut`](crate::Event::AmountCut); a [commit by id](crate::Quotas::commit) returns an error instead.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -156,7 +160,7 @@ impl Reservation {
     /// # }
     /// ```
     pub fn roll_back(mut self) {
-        self.end(&Settlement::Void(&Amounts::new()));
+        self.end(&Settlement::Void(None));
     }
 
     /// Leaves the reservation open for [`commit`](crate::Quotas::commit) or [`roll_back`](crate::Quotas::roll_back) by
@@ -186,7 +190,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let (recorded, none) = (std::mem::take(&mut self.recorded), Amounts::new());
-        let returned = Settlement::Void(&none);
+        let returned = Settlement::Void(None);
         self.end(&if recorded.is_empty() { returned } else { Settlement::Served { used: &none, actual: &recorded } });
     }
 }
@@ -204,6 +208,10 @@ impl QuotaPolicy {
         actual: Option<&Amounts>,
     ) -> Result<CloseOutcome, ReservationError> {
         actual.into_iter().for_each(|actual| self.report_unknown_units(actual));
+        let mut too_large = actual.into_iter().flat_map(Amounts::beyond_most);
+        if let Some((_, amount)) = too_large.find(|(kind, _)| self.common.counts(kind)) {
+            return Err(ReservationError::TooLarge(amount));
+        }
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
         warn(&self.common.context, &near);
         match (ending, actual) {
@@ -231,6 +239,13 @@ impl fmt::Debug for Reservation {
 impl fmt::Display for ReservationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::TooLarge(amount) => {
+                return write!(
+                    f,
+                    "amount of a commit must be at most 2^53 - 1, got {amount}; nothing was charged, and the reservation is \
+                     still open, commit the true amount"
+                );
+            }
             Self::Committed => "the reservation was committed before and cannot be rolled back",
             Self::RolledBack => "the reservation was rolled back before and cannot be committed",
             Self::Unknown => "unknown reservation: it was closed long ago, or its client was forgotten",

@@ -1,8 +1,9 @@
 //! Work that is charged exactly once, outside HTTP.
 
-use std::{error::Error, fmt, future::Future};
+use std::{error::Error, fmt, future::Future, sync::Arc};
 
 use super::{
+    active_plan::ActivePlan,
     handle::{Quotas, or_anonymous},
     jobs::{InvalidJob, job_of_handle},
     policy::Common,
@@ -13,7 +14,7 @@ use crate::{
     quota::{
         Amounts,
         account::ChargeRequest,
-        store::{Receipt, Settlement},
+        store::{PlanCharge, Receipt, Settlement},
     },
     refusal::Refusal,
 };
@@ -138,8 +139,8 @@ impl Quotas {
         amounts.set(&Kind::Concurrent, 1);
         let ask =
             ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
-        let receipt = self.begin(&client, ask).await?;
-        Ok(receipt.map(|receipt| BegunJob { common: &self.0.common, receipt: Some(receipt), amounts }))
+        let begun = self.begin(&client, ask).await?;
+        Ok(begun.map(|(receipt, active)| BegunJob { common: &self.0.common, receipt: Some(receipt), active, amounts }))
     }
 }
 
@@ -194,6 +195,8 @@ struct BegunJob<'a> {
     common: &'a Common,
     /// `None` once it has ended.
     receipt: Option<Receipt>,
+    /// The plan under which it was charged.
+    active: Arc<ActivePlan>,
     amounts: Amounts,
 }
 
@@ -203,16 +206,18 @@ impl BegunJob<'_> {
         let none = Amounts::new();
         let served = Settlement::Served { used: &none, actual: &none };
         if let Some(receipt) = self.receipt.take() {
-            self.common.settle(&receipt, &if done { served } else { Settlement::Void(&self.amounts) });
+            let charged = PlanCharge { amounts: &self.amounts, plan: &self.active.plan };
+            self.common.settle(&receipt, &if done { served } else { Settlement::Void(Some(charged)) });
         }
     }
 }
 
 impl Drop for BegunJob<'_> {
     fn drop(&mut self) {
-        let (Some(receipt), none, charged) = (self.receipt.take(), Amounts::new(), &self.amounts) else { return };
+        let (Some(receipt), none) = (self.receipt.take(), Amounts::new()) else { return };
+        let charged = PlanCharge { amounts: &self.amounts, plan: &self.active.plan };
         let interrupted = Settlement::Interrupted { used: &none, actual: &none, charged };
         let frees = self.common.settings.free_unfinished;
-        self.common.settle(&receipt, &if frees { Settlement::Void(charged) } else { interrupted });
+        self.common.settle(&receipt, &if frees { Settlement::Void(Some(charged)) } else { interrupted });
     }
 }

@@ -1,6 +1,6 @@
 //! Implementation of the store port by accounts in memory, which answer at once.
 
-use std::hash::BuildHasher;
+use std::{hash::BuildHasher, sync::Arc};
 
 use super::{Accounts, CROWD, room::NoRoom};
 use crate::{
@@ -9,10 +9,11 @@ use crate::{
     identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
-        account::{Account, CloseResult, Denial, Job, JobCharge, Now, Taken},
+        account::{Account, ChargeScope, CloseResult, Denial, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
-            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
+            NearLimits, Page, PlanCharge, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
+            StoreListener,
         },
     },
     sync::Ordering,
@@ -34,10 +35,10 @@ impl QuotaBackend for Accounts {
             if shared && charge.job.is_some() {
                 self.shared.has_jobs.store(true, Ordering::Relaxed);
             }
-            let Taken { scope, lease, reservation, .. } = taken;
+            let Taken { epoch, lease, reservation, .. } = taken;
             let receipt = Receipt {
                 address,
-                scope,
+                epoch,
                 lease,
                 reservation,
                 job: request.charge.job.cloned(),
@@ -61,14 +62,21 @@ impl QuotaBackend for Accounts {
     }
 
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
+        let overflow = self.overflow.as_ref().filter(|_| receipt.shared);
+        let scope = |charged: &PlanCharge<'_>| {
+            let plan = Arc::clone(overflow.unwrap_or(charged.plan));
+            ChargeScope { epoch: receipt.epoch, plan }
+        };
         self.at(receipt.address, |_, account| {
             account.land(receipt.open, receipt.lease);
             match settlement {
-                Settlement::Void(amounts) => {
+                Settlement::Void(charged) => {
                     if let Some(reservation) = receipt.reservation {
                         account.close(reservation, None, true, now, &self.settings);
                     }
-                    account.give_back(amounts, receipt.scope);
+                    if let Some(charged) = charged {
+                        account.give_back(charged.amounts, &scope(charged));
+                    }
                     if let Some(job) = &receipt.job {
                         account.free(job);
                     }
@@ -79,8 +87,12 @@ impl QuotaBackend for Accounts {
                         Settlement::Interrupted { charged, .. } => {
                             let reserved = receipt.reservation.map(|id| account.committed(id, actual));
                             let mut amounts = reserved.unwrap_or_default();
-                            charged.iter().chain(used.iter()).for_each(|(kind, amount)| amounts.add(kind, amount));
-                            Some(JobCharge { amounts, scope: receipt.scope })
+                            charged
+                                .amounts
+                                .iter()
+                                .chain(used.iter())
+                                .for_each(|(kind, amount)| amounts.add(kind, amount));
+                            Some(JobCharge { amounts, scope: scope(charged) })
                         }
                         _ => None,
                     };

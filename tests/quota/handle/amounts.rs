@@ -51,6 +51,29 @@ async fn records_settlements_and_grants_never_wrap() {
 }
 
 #[tokio::test]
+async fn amount_that_a_settlement_cuts_is_reported() {
+    use std::sync::{Arc, Mutex};
+    let cut = Arc::<Mutex<Vec<(String, u64)>>>::default();
+    let heard = Arc::clone(&cut);
+    let observer = move |event: &tollgate::Event<'_>| {
+        if let tollgate::Event::AmountCut { kind, amount, .. } = event {
+            heard.lock().unwrap().push(((*kind).to_owned(), *amount));
+        }
+    };
+    let quotas = tollgate::QuotaLayer::new(queries(10)).observe(observer).handle();
+    let used = async || quotas.usage(&alice()).await.unwrap().limits[0].used;
+    quotas.reserve(&alice(), ("queries", 1)).await.unwrap().commit(("queries", 4));
+    assert!(cut.lock().unwrap().is_empty());
+    quotas.reserve(&alice(), ("queries", 1)).await.unwrap().commit([("queries", 1 << 53), ("requests", MOST)]);
+    assert_eq!(used().await, MOST, "charged as far as the counter goes");
+    let mut held = quotas.reserve(&bob(), ("queries", 1)).await.unwrap();
+    held.record("queries", u64::MAX);
+    drop(held);
+    let expected = [1 << 53, u64::MAX].map(|amount| ("queries".to_owned(), amount));
+    assert_eq!(*cut.lock().unwrap(), expected);
+}
+
+#[tokio::test]
 async fn sum_of_a_repeated_kind_never_wraps() {
     let scene = Scene::new(queries(10));
     assert!(scene.quotas.charge(&alice(), [("queries", u64::MAX), ("queries", 2)]).await.is_err());

@@ -102,7 +102,7 @@ impl Attempt<'_, '_> {
             CommandKind::Revoke { .. } => Reply::Revoked(true),
             CommandKind::SettleJob { .. } => Reply::Job(Some(JobState::Unknown)),
             CommandKind::Spooled { .. } | CommandKind::Expire { .. } | CommandKind::Renew { .. } => Reply::Done,
-            CommandKind::Reset { .. } | CommandKind::Probe => Reply::Done,
+            CommandKind::Lapse { .. } | CommandKind::Reset { .. } | CommandKind::Probe => Reply::Done,
         }
     }
 

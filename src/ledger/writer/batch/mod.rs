@@ -142,6 +142,7 @@ impl Attempt<'_, '_> {
             CommandKind::Record { plan, amounts } => self.record(plan, amounts),
             CommandKind::Expire { attempt, charge, .. } => self.at(*attempt).expire(*charge),
             CommandKind::Renew { attempt, since, ttl } => self.at(*attempt).renew(*since, *ttl),
+            CommandKind::Lapse { of, attempt, since } => self.lapse(*of, *attempt, *since),
             CommandKind::Reset { plan, limit } => self.reset(plan, limit.as_deref()),
             CommandKind::Credit { plan, request } => self.credit(plan, request),
             CommandKind::Grant { plan, grant } => self.grant(plan, grant),

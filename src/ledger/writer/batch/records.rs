@@ -29,6 +29,12 @@ impl Attempt<'_, '_> {
         Reply::Done
     }
 
+    /// Makes a reservation due now. Its row has the terms by which the upkeep of the ledger then expires it.
+    pub(super) fn lapse(&mut self, of: Option<u128>, attempt: u32, since: u64) -> Reply {
+        let attempt = of.map_or(Some(attempt), |of| self.rows().attempt_of(of));
+        attempt.map_or(Reply::Done, |attempt| self.at(attempt).renew(since, 0))
+    }
+
     pub(super) fn reset(&mut self, plan: &Plan, limit: Option<&str>) -> Reply {
         if self.is_unknown() {
             return plan.check_name(limit).map_or_else(Reply::Invalid, |()| Reply::UnknownAccount);

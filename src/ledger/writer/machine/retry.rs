@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Lane, NoticeKind, Step, Writer, WriterPhase};
-use crate::ledger::writer::{DbError, Queued, Reply};
+use crate::ledger::writer::{DbError, LAPSES, Queued, Reply};
 
 /// Number of failures of a batch as a whole. Then its commands are tried one by one, and the caller of a command that
 /// fails alone gets its reply.
@@ -120,11 +120,17 @@ impl<R> Writer<R> {
         }
         let Queued { command, to, sent, .. } = queued;
         self.ended(&command);
+        let mut why = Arc::clone(why);
         if let Some(to) = to {
-            let reply = if sent && !decided { Reply::Indeterminate } else { Reply::Rejected(Arc::clone(why)) };
+            let reply = if sent && !decided { Reply::Indeterminate } else { Reply::Rejected(Arc::clone(&why)) };
             self.replies.push((to, reply));
+        } else if let Some(lapse) = command.lapse(command.id ^ 1) {
+            // Without a caller nothing else settles it.
+            self.tickets += 1;
+            self.lanes[lane as usize].queue.push_front(Queued::new(self.tickets, lapse, None));
+            why = format!("{why}{LAPSES}").into();
         }
-        self.notify(command, NoticeKind::Rejected(Arc::clone(why)));
+        self.notify(command, NoticeKind::Rejected(why));
     }
 
     /// Returns a batch of several commands to the queue, to be tried in two halves; `false` if it has one or none.

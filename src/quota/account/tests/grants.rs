@@ -37,7 +37,7 @@ fn refund_returns_to_the_grant_used_last() {
     grant(&mut scene, 5, START + 3 * HOUR);
     let taken = scene.take(("requests", 14)).unwrap();
     assert_eq!(used(&mut scene), [3, 1]);
-    scene.account().give_back(&Amounts::from(("requests", 2)), taken.scope);
+    scene.refund(("requests", 2), &taken, &hourly(10));
     assert_eq!(used(&mut scene), [2, 0]);
 }
 
@@ -61,7 +61,7 @@ fn refund_to_an_ended_grant_is_not_available_again() {
     grant(&mut scene, 5, START + HOUR / 4);
     let taken = scene.take(("requests", 13)).unwrap();
     scene.wall += HOUR / 4;
-    scene.account().give_back(&Amounts::from(("requests", 3)), taken.scope);
+    scene.refund(("requests", 3), &taken, &hourly(10));
     assert_eq!(scene.first(), (10, 0));
 }
 

@@ -57,7 +57,8 @@ fn job_whose_time_has_come_runs_before_its_turn_to_be_forgotten() {
 #[test]
 fn job_whose_time_has_come_has_no_outcome_to_settle() {
     let (mut jobs, later) = (Jobs::default(), after(2 * HORIZON));
-    let charge = || JobCharge { amounts: Amounts::from(("requests", 1)), scope: ChargeScope::default() };
+    let scope = || ChargeScope { epoch: 0, plan: hourly(1) };
+    let charge = || JobCharge { amounts: Amounts::from(("requests", 1)), scope: scope() };
     for number in 0..2 {
         jobs.start(&job(number));
         jobs.end(job(number).id, Some(charge()), after(Duration::ZERO), HORIZON);

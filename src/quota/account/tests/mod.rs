@@ -3,12 +3,13 @@ mod due_map;
 mod grants;
 mod histories;
 mod jobs;
+mod replaced_plans;
 mod reservations;
 mod stories;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Account, AccountSettings, ChargeRequest, Denial, Now, Taken};
+use super::{Account, AccountSettings, ChargeRequest, ChargeScope, Denial, Now, Taken};
 use crate::{
     quota::{Amounts, Plan, Quota},
     refusal::Violation,
@@ -72,6 +73,12 @@ impl Scene {
             Err(Denial::Limits(violations)) => Err(violations),
             Err(no) => panic!("{no:?}"),
         }
+    }
+
+    /// Returns amounts of a charge under the plan that the scene had then.
+    fn refund(&mut self, amounts: impl Into<Amounts>, taken: &Taken, plan: &Arc<Plan>) {
+        let scope = ChargeScope { epoch: taken.epoch, plan: Arc::clone(plan) };
+        self.account().give_back(&amounts.into(), &scope);
     }
 
     fn record(&mut self, amounts: impl Into<Amounts>) -> u64 {

@@ -21,10 +21,11 @@ fn after(time: Duration) -> Moment {
 
 /// Opens this many reservations of 1 that are due 1 ns apart, and detaches them.
 fn opened(count: usize) -> Reservations {
-    let mut all = Reservations::default();
+    let (mut all, plan) = (Reservations::default(), hourly(1));
     for number in 0..count {
         let due = after(TTL) + Duration::from_nanos(number as u64);
-        all.open(id(number), ChargeScope::default(), Amounts::from(("requests", 1)), Some(due));
+        let scope = ChargeScope { epoch: 0, plan: Arc::clone(&plan) };
+        all.open(id(number), scope, Amounts::from(("requests", 1)), Some(due));
         all.detach(id(number), TTL);
     }
     all

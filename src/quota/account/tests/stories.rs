@@ -200,7 +200,7 @@ fn refund_and_settlement_reach_their_own_counter_after_a_change() {
     let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
     let reserved = scene.account().admit(&ChargeRequest { reserve: true, ..ask(&four) }, now, &settings).unwrap();
     scene.plan = tokens(10);
-    scene.account().give_back(&Amounts::from(("requests", 3)), charged.scope);
+    scene.refund(("requests", 3), &charged, &hourly(10));
     scene.account().close(reserved.reservation.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (4, 6), "what exceeds the estimate arrives under the other plan");
@@ -244,7 +244,7 @@ fn changes_of_plans_raise_no_epoch() {
         scene.plan = Arc::clone(&plans[round % 2]);
         scene.account();
     }
-    assert_eq!((scene.account.epoch, scene.account.plan_number), (0, 1));
+    assert_eq!((scene.account.epoch, scene.account.traces()), (0, (0, 0)), "no trace either");
 }
 
 #[test]
@@ -277,9 +277,9 @@ fn refund_of_a_charge_before_a_reset_is_ignored() {
     let before = scene.take(("requests", 3)).unwrap();
     scene.account().reset(Some("requests_per_hour")).unwrap();
     let after = scene.take(("requests", 1)).unwrap();
-    scene.account().give_back(&Amounts::from(("requests", 3)), before.scope);
+    scene.refund(("requests", 3), &before, &hourly(10));
     assert_eq!(scene.first(), (1, 9));
-    scene.account().give_back(&Amounts::from(("requests", 1)), after.scope);
+    scene.refund(("requests", 1), &after, &hourly(10));
     assert_eq!(scene.first(), (0, 10));
 }
 

@@ -49,7 +49,8 @@ impl Scene {
 
     fn interrupted(&self, admission: &AdmittedCharge) {
         let (none, charged) = (Amounts::new(), Amounts::from(("requests", 1)));
-        let settlement = Settlement::Interrupted { used: &none, actual: &none, charged: &charged };
+        let charged = PlanCharge { amounts: &charged, plan: &self.plan };
+        let settlement = Settlement::Interrupted { used: &none, actual: &none, charged };
         self.accounts.settle(&admission.receipt, &settlement, self.now);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     quota::{
         Amounts, Plan, Quota, Usage,
         account::{AccountSettings, ChargeRequest, Now},
-        store::{AccountContext, AdmitError, AdmitRequest, AdmittedCharge, QuotaBackend, Settlement},
+        store::{AccountContext, AdmitError, AdmitRequest, AdmittedCharge, PlanCharge, QuotaBackend, Settlement},
     },
     time::{Moment, Period},
 };
@@ -98,7 +98,9 @@ impl Scene {
     }
 
     fn void(&self, admission: &AdmittedCharge, amounts: impl Into<Amounts>) {
-        self.accounts.settle(&admission.receipt, &Settlement::Void(&amounts.into()), self.now);
+        let amounts = amounts.into();
+        let charged = PlanCharge { amounts: &amounts, plan: &self.plan };
+        self.accounts.settle(&admission.receipt, &Settlement::Void(Some(charged)), self.now);
     }
 
     fn served(&self, admission: &AdmittedCharge) {

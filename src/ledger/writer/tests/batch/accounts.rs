@@ -145,7 +145,7 @@ impl History {
                 self.all.push(Both {
                     job,
                     admitted: *admitted,
-                    scope: taken.scope,
+                    scope: ChargeScope { epoch: taken.epoch, plan: Arc::clone(&self.ledger.plan) },
                     amounts,
                     hold,
                     over: false,
@@ -180,7 +180,7 @@ impl History {
                 if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over && !both.added) {
                     self.all[at].over = true;
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
-                    self.account.give_back(&self.all[at].amounts, self.all[at].scope);
+                    self.account.give_back(&self.all[at].amounts, &self.all[at].scope);
                     self.ledger.settle(&job, &admitted, SettleKind::Void);
                 }
             }

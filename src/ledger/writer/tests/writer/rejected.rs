@@ -177,6 +177,32 @@ fn rejected_settlement_is_reported_once_and_dropped() {
     assert_eq!(scene.told(), [("cid", "unknown")], "it stays charged, and is not running any more");
 }
 
+#[test]
+fn rejected_settlement_makes_its_reservation_due() {
+    for end in [SettleKind::Commit(("requests", 4).into()), SettleKind::Void] {
+        let mut scene = Scene::new();
+        let terms = crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false };
+        let reserve = AdmitCommand { reserve: Some(terms), ..admit(&hourly(100), ("requests", 60)) };
+        scene.writer.submit(command(2, key("acme", "a"), CommandKind::Admit(reserve)), "ann").unwrap();
+        scene.settle_down();
+        let until = |scene: &Scene| scene.database.store.holds.iter().map(|hold| hold.until).collect::<Vec<_>>();
+        assert_eq!(until(&scene), [START + HOUR]);
+        scene.tell(4, "a", 0, end);
+        while scene.next != Step::Wait || scene.writer.backlog() > 0 {
+            match &scene.next {
+                Step::Write(writes, _) if !writes.rows.is_empty() => scene.fails(DbError::Rejected("a check".into())),
+                _ => scene.go_on(),
+            }
+        }
+        assert_eq!((until(&scene), scene.used()), (vec![START], 60), "the upkeep expires it next");
+        let notices = scene.writer.notices();
+        let [NoticeKind::Rejected(why)] = notices.iter().map(|notice| &notice.what).collect::<Vec<_>>()[..] else {
+            panic!("{notices:?}")
+        };
+        assert!(why.starts_with("a check; its reservation"), "{why}");
+    }
+}
+
 /// The commit may have taken place, and its rows cannot be read: the reply must not say that nothing was stored.
 #[test]
 fn unreadable_command_that_was_sent_is_indeterminate() {

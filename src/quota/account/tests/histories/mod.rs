@@ -84,7 +84,7 @@ impl History {
             Step::RollBack(which) => self.close(which, None)?,
             Step::GiveBack(which) => {
                 if let Some(entry) = self.book.pick(which, |entry| entry.scope.is_some()) {
-                    self.account.give_back(&named((entry.estimate, false)), entry.scope.take().unwrap());
+                    self.account.give_back(&named((entry.estimate, false)), &entry.scope.take().unwrap());
                     entry.used = [0; 2];
                 }
             }
@@ -159,7 +159,8 @@ impl History {
                 // A reservation has an estimate of the kinds that its plan counts.
                 let counts = |kind: usize| (0..3).any(|limit| KIND[limit] == kind && self.book.limits[limit] > 0);
                 let estimate = [0, 1].map(|kind| asked[kind].filter(|_| !reserve || counts(kind)));
-                self.enter(used, reserved, hold, estimate, Some(taken.scope).filter(|_| !reserve));
+                let scope = ChargeScope { epoch: taken.epoch, plan: Arc::clone(&self.account.plan) };
+                self.enter(used, reserved, hold, estimate, Some(scope).filter(|_| !reserve));
                 if let Some(lease) = taken.lease {
                     self.book.take_slot(lease, self.now.moment);
                 }
