@@ -167,9 +167,10 @@ impl TokenBuckets {
     /// Removes the rate of a tier, whose clients have the usual rate from the next request on; returns whether there was
     /// one.
     ///
-    /// These clients then take from their buckets of the usual rate, which they had not used. Tokens that are missing in
-    /// their buckets of the tier go on arriving at the removed rate. Those that are still missing when the tier gets a
-    /// rate again stay missing, so that a removal refills no bucket.
+    /// These clients then take from their buckets of the usual rate. There only those tokens are missing that they have
+    /// taken at the usual rate, such as with other keys that have no tier. Tokens that are missing in their buckets of the
+    /// tier go on arriving at the removed rate. Those that are still missing when the tier gets a rate again stay missing,
+    /// so that a removal refills no bucket.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, FakeClock, Rate, TokenBucketLayer};

@@ -262,3 +262,33 @@ impl Limits {
         self.others.as_ref()?.global.as_deref()
     }
 }
+
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests {
+    use crate::{
+        cost::Cost,
+        identity::Client,
+        time::FakeClock,
+        token_bucket::{decision::Demand, layer::TokenBucketLayer, rate::Rate, rates::RateLimit, table::TableError},
+    };
+
+    #[test]
+    fn rates_read_before_a_removal_take_no_token() {
+        let layer = TokenBucketLayer::new(Rate::per_second(1)).rate_for("pro", Rate::per_second(9));
+        let buckets = layer.clock(FakeClock::new()).handle();
+        let alice = Client::named("alice").with_tier("pro");
+        buckets.check(&alice, Cost::ONE).unwrap();
+        let (table, before) = (&buckets.0.buckets.table, buckets.0.limits.present());
+        let (limit, now) = (before.by_tier.of(alice.tier()), buckets.0.context.clock.now());
+        let demand = Demand { tag: RateLimit::tag(&alice), cost: Cost::ONE, now, takes: true, others: None };
+        let take = || {
+            let decide = |bucket| demand.decide(limit, bucket);
+            table.update(limit.key(demand.tag), now, &before.revision, decide).map(|decision| decision.is_ok())
+        };
+        assert_eq!(take(), Ok(true));
+        assert!(buckets.remove_tier_rate("pro"));
+        assert_eq!(take(), Err(TableError::Stale));
+        buckets.set_rate_for("pro", Rate::per_second(9));
+        assert_eq!(buckets.peek(&alice).remaining, 7);
+    }
+}
