@@ -1,7 +1,7 @@
 //! Compares the public items with the list in `tests/house/public_api.txt`, so that no change to them is an accident.
 //!
 //! An item that is `pub` can be reached from outside, because the lint `unreachable_pub` forbids all others. The list
-//! is made of tokens, so that it has the methods that macros write too.
+//! is made of tokens, so that it has the methods that macros write too, and each call of such a macro.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, str::FromStr as _};
 
@@ -36,8 +36,8 @@ fn public_items_are_those_of_the_list() {
 fn a_changed_signature_changes_the_list() {
     let list = |source: &str| {
         let mut lines = Vec::new();
-        let types = types(&TokenStream::from_str(source).unwrap());
-        items(TokenStream::from_str(source).unwrap(), "m", &types, &mut lines);
+        let tokens = TokenStream::from_str(source).unwrap();
+        items(tokens.clone(), "m", &Known::of([&tokens].into_iter()), &mut lines);
         lines
     };
     let source = "/// Doc.\n pub struct Rate<'a>(&'a u64, pub u8); impl<'a> Rate<'a> { #[must_use] pub const fn per(self, n: u32) -> \
@@ -58,6 +58,28 @@ fn a_changed_signature_changes_the_list() {
     assert_ne!(list(&source.replace("own()", "own(&self)").replace("judge(&self)", "judge(self)")), expected);
 }
 
+#[test]
+fn macros_and_attributes_hide_no_change() {
+    let source = "macro_rules! setters { ($Layer:ident) => { impl $Layer { pub fn named(self) -> Self { self } } } } \
+        setters!(Rate, \"an example\"); #[derive(Clone, Copy)] #[must_use] #[non_exhaustive] pub struct Rate; \
+        foreign! { pub struct Future<F> { #[pin] f: F, #[cfg(feature = \"x\")] pub g: u8 } } \
+        impl Iterator for Rate { type Item = u8; const MOST: usize = { 3 }; fn next(&mut self) -> Option<u8> { None } } \
+        #[macro_export] macro_rules! all { () => {} } #[cfg(feature = \"x\")] impl Rate { pub fn gated() {} }";
+    let mut lines = Vec::new();
+    let tokens = TokenStream::from_str(source).unwrap();
+    items(tokens.clone(), "m", &Known::of([&tokens].into_iter()), &mut lines);
+    let expected = [
+        "m: macro setters: impl $ Layer: pub fn named(self) -> Self",
+        "m: setters!(Rate);",
+        "m: #[derive(Clone, Copy)] #[non_exhaustive] pub struct Rate;",
+        "m: pub struct Future<F>{#[cfg(feature = \"x\")] pub g: u8}",
+        "m: impl Iterator for Rate type Item = u8; const MOST: usize",
+        "m: macro all",
+        "m: #[cfg(feature = \"x\")] impl Rate: pub fn gated()",
+    ];
+    assert_eq!(lines, expected);
+}
+
 /// Returns a line for each public item of the crate, sorted.
 fn all() -> String {
     let is_test = |path: &str| path.contains("/tests/") || path.ends_with("/tests.rs");
@@ -67,10 +89,10 @@ fn all() -> String {
         .filter(|(path, _)| !is_test(path))
         .map(|(path, text)| (module(&path), TokenStream::from_str(&text).unwrap()))
         .collect();
-    let types: BTreeSet<_> = sources.iter().flat_map(|(_, tokens)| types(tokens)).collect();
-    let mut lines = Vec::new();
+    let mut lines = features();
+    let known = Known::of(sources.iter().map(|(_, tokens)| tokens));
     for (module, tokens) in sources {
-        items(tokens, &module, &types, &mut lines);
+        items(tokens, &module, &known, &mut lines);
     }
     lines.sort();
     lines.dedup();
@@ -80,9 +102,39 @@ fn all() -> String {
     })
 }
 
+/// Returns a line for each feature.
+fn features() -> Vec<String> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let table = manifest.split("\n[").find_map(|table| table.strip_prefix("features]")).unwrap_or_default();
+    let names =
+        table.lines().filter_map(|line| line.split_once(" = ")).filter(|(name, _)| !name.starts_with(['#', ' ']));
+    names.map(|(name, _)| format!("feature: {name}")).collect()
+}
+
 fn module(path: &str) -> String {
     let path = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     path.replace('/', "::").replace("lib", "tollgate")
+}
+
+/// Names that the crate declares.
+#[derive(Default)]
+struct Known {
+    /// Public types and traits.
+    types: BTreeSet<String>,
+    /// Macros that write public items.
+    macros: BTreeSet<String>,
+}
+
+impl Known {
+    fn of<'a>(sources: impl Iterator<Item = &'a TokenStream>) -> Self {
+        let sources: Vec<_> = sources.cloned().collect();
+        let mut known = Self { types: sources.iter().flat_map(types).collect(), ..Self::default() };
+        let mut lines = Vec::new();
+        sources.into_iter().for_each(|tokens| items(tokens, "", &known, &mut lines));
+        let name = |line: &String| Some(line.strip_prefix(": macro ")?.split_once(": ")?.0.to_owned());
+        known.macros = lines.iter().filter_map(name).collect();
+        known
+    }
 }
 
 /// Returns the names of the types and traits that are public.
@@ -93,7 +145,7 @@ fn types(tokens: &TokenStream) -> BTreeSet<String> {
             names.extend(types(&group.stream()));
         }
         let text = token.to_string();
-        if before[0] == "pub" && ["struct", "enum", "trait"].contains(&&*before[1]) {
+        if before[0] == "pub" && ["struct", "enum", "trait", "type", "union"].contains(&&*before[1]) {
             names.insert(text.clone());
         }
         before = [std::mem::take(&mut before[1]), text];
@@ -101,9 +153,10 @@ fn types(tokens: &TokenStream) -> BTreeSet<String> {
     names
 }
 
-/// Appends the public items among these tokens. Attributes, and what only tests compile, are left out.
-fn items(tokens: TokenStream, place: &str, types: &BTreeSet<String>, lines: &mut Vec<String>) {
-    let (mut item, mut of_tests) = (Vec::<TokenTree>::new(), false);
+/// Appends the public items among these tokens. What only tests compile is left out, and so are attributes that change
+/// nothing for users.
+fn items(tokens: TokenStream, place: &str, known: &Known, lines: &mut Vec<String>) {
+    let (mut item, mut attributes) = (Vec::<TokenTree>::new(), Vec::new());
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
         match &token {
@@ -111,15 +164,14 @@ fn items(tokens: TokenStream, place: &str, types: &BTreeSet<String>, lines: &mut
                 while let Some(TokenTree::Punct(_)) = tokens.peek() {
                     tokens.next();
                 }
-                of_tests |=
-                    tokens.next().is_some_and(|attribute| attribute.to_string().replace(' ', "") == "[cfg(test)]");
+                attributes.extend(tokens.next());
             }
             TokenTree::Punct(punct) if punct.as_char() == ';' => {
                 item.push(token);
-                end(&std::mem::take(&mut item), None, std::mem::take(&mut of_tests), place, types, lines);
+                end(&std::mem::take(&mut item), None, &std::mem::take(&mut attributes), place, known, lines);
             }
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace && !is_use(&item) => {
-                end(&std::mem::take(&mut item), Some(group), std::mem::take(&mut of_tests), place, types, lines);
+                end(&std::mem::take(&mut item), Some(group), &std::mem::take(&mut attributes), place, known, lines);
             }
             _ => item.push(token),
         }
@@ -130,36 +182,57 @@ fn is_use(item: &[TokenTree]) -> bool {
     item.iter().any(|token| matches!(token, TokenTree::Ident(ident) if ident == "use"))
 }
 
+/// Whether a user notices the attribute: derived traits, a feature, or that a match needs another arm.
+fn is_shown(attribute: &TokenTree) -> bool {
+    let text = attribute.to_string().replace(' ', "");
+    ["[derive(", "[cfg(", "[cfg_attr(feature", "[non_exhaustive]", "[macro_export]"]
+        .iter()
+        .any(|shown| text.starts_with(shown))
+}
+
 /// Appends an item that ends with this body, or with a semicolon.
 fn end(
     item: &[TokenTree],
     body: Option<&Group>,
-    of_tests: bool,
+    attributes: &[TokenTree],
     place: &str,
-    types: &BTreeSet<String>,
+    known: &Known,
     lines: &mut Vec<String>,
 ) {
-    let head = text(item.iter().cloned().collect());
+    if attributes.iter().any(|attribute| attribute.to_string().replace(' ', "") == "[cfg(test)]") {
+        return;
+    }
+    let shown = attributes.iter().filter(|attribute| is_shown(attribute));
+    let shown: String = shown.map(|attribute| format!("#{} ", text(attribute.clone().into()))).collect();
+    let head = format!("{shown}{}", text(item.iter().cloned().collect()));
     let words: Vec<_> = item.iter().take(3).map(ToString::to_string).collect();
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     let is_public = word(0) == "pub" && !matches!(item.get(1), Some(TokenTree::Group(_)));
-    let of = |name: &str| types.contains(name);
     match body {
-        _ if of_tests => {}
         Some(body) if word(0) == "macro_rules" => {
             let name = item.last().map(ToString::to_string).unwrap_or_default();
+            if shown.contains("macro_export") {
+                lines.push(format!("{place}: macro {name}"));
+            }
             for token in body.stream() {
                 if let TokenTree::Group(arm) = token {
-                    items(arm.stream(), &format!("{place}: macro {name}"), types, lines);
+                    items(arm.stream(), &format!("{place}: macro {name}"), known, lines);
                 }
             }
         }
+        _ if word(1) == "!" && known.macros.contains(word(0)) => {
+            let given = item.iter().cloned().chain(body.cloned().map(TokenTree::from)).collect();
+            lines.push(format!("{place}: {}", text(without_texts(without_bodies(given)))));
+        }
+        // Of another crate, such as `pin_project`: its items are those of the body.
+        Some(body) if word(1) == "!" => items(body.stream(), place, known, lines),
         Some(body) if OPENS.contains(&word(0)) || (is_public && word(1) == "mod") => {
+            let of = |name: &str| known.types.contains(name) || name == "$";
             let names = item.iter().filter(|token| of(&token.to_string())).count();
             if head.contains(" for ") && names > 0 {
-                lines.push(format!("{place}: {head}"));
+                lines.push(format!("{place}: {head}{}", associated(body.stream())));
             } else {
-                items(body.stream(), &format!("{place}: {head}"), types, lines);
+                items(body.stream(), &format!("{place}: {head}"), known, lines);
             }
         }
         Some(body) if is_public && ["struct", "enum", "trait", "union"].contains(&word(1)) => {
@@ -167,15 +240,44 @@ fn end(
             lines.push(format!("{place}: {head}{{{}}}", text(shown)));
         }
         None if is_public && word(1) == "struct" => {
-            let shown = item.iter().map(|token| match token {
+            let fields = item.iter().map(|token| match token {
                 TokenTree::Group(group) => regroup(group, public_fields(group.stream())),
                 token => token.clone(),
             });
-            lines.push(format!("{place}: {}", text(shown.collect())));
+            lines.push(format!("{place}: {shown}{}", text(fields.collect())));
         }
         _ if is_public => lines.push(format!("{place}: {head}")),
         _ => {}
     }
+}
+
+/// Returns the associated types and constants of an implementation, which are as public as its trait.
+fn associated(body: TokenStream) -> String {
+    let (mut all, mut item) = (String::new(), Vec::new());
+    for token in without_bodies(body) {
+        let text_of = token.to_string();
+        item.push(token);
+        if text_of == ";" || text_of.starts_with('{') {
+            let mut item = std::mem::take(&mut item);
+            if item[0].to_string() == "const" && item.get(1).is_some_and(|next| next.to_string() != "fn") {
+                item.truncate(item.iter().position(|token| token.to_string() == "=").unwrap_or(item.len()));
+            } else if item[0].to_string() != "type" {
+                continue;
+            }
+            let _ = write!(all, " {}", text(item.into_iter().collect()));
+        }
+    }
+    all
+}
+
+/// Removes texts, such as those of examples.
+fn without_texts(tokens: TokenStream) -> TokenStream {
+    let kept = tokens.into_iter().filter(|token| !matches!(token, TokenTree::Literal(_)));
+    kept.map(|token| match &token {
+        TokenTree::Group(group) => regroup(group, without_texts(group.stream())),
+        _ => token,
+    })
+    .collect()
 }
 
 /// Removes attributes, and the bodies of methods.
@@ -184,7 +286,11 @@ fn without_bodies(tokens: TokenStream) -> TokenStream {
     let mut tokens = tokens.into_iter();
     while let Some(token) = tokens.next() {
         match &token {
-            TokenTree::Punct(punct) if punct.as_char() == '#' => drop(tokens.next()),
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                if let Some(attribute) = tokens.next().filter(is_shown) {
+                    kept.extend([token, attribute]);
+                }
+            }
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace && in_method => in_method = false,
             TokenTree::Ident(ident) if ident == "fn" => {
                 in_method = true;
@@ -209,8 +315,13 @@ fn regroup(group: &Group, tokens: TokenStream) -> TokenTree {
 fn public_fields(tokens: TokenStream) -> TokenStream {
     let (mut kept, mut field, mut depth) = (Vec::new(), Vec::<TokenTree>::new(), 0_i32);
     let mut close = |field: Vec<TokenTree>| {
-        let is_public = field.first().is_some_and(|first| first.to_string() == "pub")
-            && !matches!(field.get(1), Some(TokenTree::Group(_)));
+        let is_mark = |token: &&TokenTree| {
+            let text = token.to_string();
+            text == "#" || text.starts_with('[')
+        };
+        let mut visible = field.iter().skip_while(is_mark);
+        let is_public = visible.next().is_some_and(|first| first.to_string() == "pub")
+            && !matches!(visible.next(), Some(TokenTree::Group(_)));
         if is_public {
             kept.extend(field);
         }

@@ -152,11 +152,13 @@ impl Account {
         now: Now,
         settings: &AccountSettings,
     ) -> Result<Taken, Denial> {
-        if let Some(job) = request.job {
-            self.rare().jobs.check(job, settings.max_jobs, now.moment).map_err(Denial::Job)?;
+        if let Some(job) = request.job
+            && let Err(duplicate) = self.rare().jobs.check(job, settings.max_jobs, now.moment)
+        {
+            return Err(self.denial_of_job(duplicate, request, now, settings));
         }
-        if request.reserve && !request.lasting && self.expiring_reservations() >= settings.max_reservations {
-            return Err(self.too_many_reservations(request.amounts, now));
+        if let Some(place) = self.place_of_reservation(request, now, settings) {
+            return Err(self.denial_until(place, request.amounts, now, Denial::Reservations));
         }
         if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
@@ -184,21 +186,17 @@ impl Account {
         Ok(taken)
     }
 
-    fn expiring_reservations(&self) -> usize {
-        self.rare.as_ref().map_or(0, |rare| rare.reservations.expiring())
-    }
-
-    /// Returns the denial of another reservation: once the first one has expired there is a place, and the limits have
-    /// room too.
-    #[cold]
-    fn too_many_reservations(&self, amounts: &Amounts, now: Now) -> Denial {
-        let next = self.rare.as_ref().and_then(|rare| rare.reservations.next_expiry());
-        let place = next.map_or(Duration::ZERO, |next| next.since(now.moment));
-        let violations = self.violations(amounts, now);
-        match violations.iter().map(|violation| violation.wait).collect::<Option<Vec<_>>>() {
-            Some(waits) => Denial::Reservations(waits.into_iter().fold(place, Duration::max)),
-            None => Denial::Limits(violations), // no wait helps
-        }
+    /// Returns the time after which there is a place for the reservation that a request asks for; `None` if there is one.
+    #[inline]
+    pub(super) fn place_of_reservation(
+        &self,
+        request: &ChargeRequest<'_>,
+        now: Now,
+        settings: &AccountSettings,
+    ) -> Option<Duration> {
+        let reservations = &self.rare.as_ref().filter(|_| request.reserve && !request.lasting)?.reservations;
+        let next = reservations.next_expiry().filter(|_| reservations.expiring() >= settings.max_reservations)?;
+        Some(next.since(now.moment))
     }
 
     /// Acquires a slot if one is requested; returns false if none is free.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Account, Counter, Now, counters::fits};
+use super::{Account, AccountSettings, ChargeRequest, Counter, Denial, Duplicate, Now, counters::fits};
 use crate::{
     policy_name::PolicyName,
     quota::{Amounts, Limit, LimitUsage, Usage},
     refusal::Violation,
-    time::{Period, from_1970},
+    time::{Period, from_1970, nanos},
 };
 
 /// The limit nearest to exhaustion.
@@ -34,8 +34,8 @@ struct NextFit {
     size: u64,
 }
 
-/// Retry delay when no slot is free; the release of one is unknown.
-const SLOT_WAIT: Duration = Duration::from_secs(1);
+/// Retry delay when no slot is free, in nanoseconds; the release of one is unknown.
+const SLOT_WAIT: u64 = 1_000_000_000;
 
 /// A limit, and the amounts that count for it.
 struct LimitState<'a> {
@@ -131,15 +131,20 @@ impl Account {
     /// Returns the limits without room for these amounts, now or once the others have room: a grant may end until then.
     #[cold]
     pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
+        self.violations_from(now.wall, amounts, now)
+    }
+
+    /// Returns the limits without room for these amounts at `at`, or once the others have room.
+    fn violations_from(&self, mut at: u64, amounts: &Amounts, now: Now) -> Vec<Violation> {
         let limits = self.limits().filter_map(|state| Some((amounts.get(state.limit.kind())?, state)));
         let limits: Vec<_> = limits.collect();
         let mut found: Vec<Option<NextFit>> = vec![None; limits.len()];
-        let mut at = now.wall;
-        // Each round but the last moves `at` past the end of another window.
+        // Each round but the last moves `at` to the end of another window, or to the next try for a slot.
         loop {
             let mut next = at;
             for ((asked, state), found) in limits.iter().zip(&mut found) {
-                if let Some(fit) = self.next_fit(*asked, state, at, now).filter(|fit| fit.from != Some(at)) {
+                let fit = self.next_fit(*asked, state, at, now);
+                if fit.from != Some(at) {
                     next = next.max(fit.from.unwrap_or(at));
                     *found = Some(fit);
                 }
@@ -149,31 +154,60 @@ impl Account {
             }
             at = next;
         }
-        let violation = |((asked, state), found): (&(u64, LimitState<'_>), Option<NextFit>)| {
+        let violation = |((_, state), found): (&(u64, LimitState<'_>), Option<NextFit>)| {
             let (name, kind, current) = (state.limit.name.clone(), state.limit.kind().clone(), state.taken());
             let NextFit { size, from } = found?;
-            let wait = match state.counter {
-                Some(_) => from.map(|from| Duration::from_nanos(from - now.wall)),
-                None => (*asked <= 1).then_some(SLOT_WAIT),
-            };
+            let wait = from.map(|from| Duration::from_nanos(from - now.wall));
             Some(Violation { name, kind, limit: if from.is_some() { state.size } else { size }, current, wait })
         };
         limits.iter().zip(found).filter_map(violation).collect()
     }
 
+    /// Returns the denial of a request for which there is a place after this time: `denial` of the time after which the
+    /// limits have room too, or the limits if they never have.
+    #[cold]
+    pub(super) fn denial_until(
+        &self,
+        place: Duration,
+        amounts: &Amounts,
+        now: Now,
+        denial: impl FnOnce(Duration) -> Denial,
+    ) -> Denial {
+        let violations = self.violations_from(now.wall.saturating_add(nanos(place)), amounts, now);
+        match violations.iter().map(|violation| violation.wait).collect::<Option<Vec<_>>>() {
+            Some(waits) => denial(waits.into_iter().fold(place, Duration::max)),
+            None => Denial::Limits(violations), // no wait helps
+        }
+    }
+
+    /// Returns the denial of a job. While there are too many, it tells the time after which there is a place for the job,
+    /// one for its reservation, and room in the limits.
+    #[cold]
+    pub(super) fn denial_of_job(
+        &self,
+        duplicate: Duplicate,
+        request: &ChargeRequest<'_>,
+        now: Now,
+        settings: &AccountSettings,
+    ) -> Denial {
+        let Duplicate::Full(Some(place)) = duplicate else { return Denial::Job(duplicate) };
+        let place = self.place_of_reservation(request, now, settings).map_or(place, |other| place.max(other));
+        self.denial_until(place, request.amounts, now, |wait| Denial::Job(Duplicate::Full(Some(wait))))
+    }
+
     /// Returns when a limit has room for an amount, at `at` or later: in its present window as far as grants that have
-    /// not ended raise it, or in the next one. `None` for a free slot.
-    fn next_fit(&self, asked: u64, state: &LimitState<'_>, at: u64, now: Now) -> Option<NextFit> {
+    /// not ended raise it, or in the next one.
+    fn next_fit(&self, asked: u64, state: &LimitState<'_>, at: u64, now: Now) -> NextFit {
         let Some(end) = state.end(now.wall) else {
-            let size = state.size;
-            return (!self.has_slots(asked, now.moment)).then_some(NextFit { size, from: None });
+            let from = if self.has_slots(asked, now.moment) { at } else { at.max(now.wall.saturating_add(SLOT_WAIT)) };
+            return NextFit { from: (asked <= 1).then_some(from), size: state.size };
         };
         let size = state.limit.limit.saturating_add(self.grants.raise_at(state.limit, at));
         if at < end && fits(asked, size, state.taken()) {
-            return Some(NextFit { size, from: Some(at) });
+            return NextFit { from: Some(at), size };
         }
         let from = at.max(end);
         let size = state.limit.limit.saturating_add(self.grants.raise_after(state.limit, from));
-        Some(NextFit { size, from: fits(asked, size, 0).then_some(from) })
+        NextFit { from: fits(asked, size, 0).then_some(from), size }
     }
 }

@@ -86,3 +86,24 @@ fn full_client_is_admitted_after_the_told_time() {
     jobs.forget(after(2 * HORIZON));
     assert_eq!(jobs.check(&new, most, after(2 * HORIZON)), Ok(()));
 }
+
+#[test]
+fn job_without_a_place_waits_for_the_limits_too() {
+    let mut scene = Scene::new(hourly(4));
+    let start = |scene: &mut Scene, number, amount| {
+        let (job, amounts) = (Arc::new(job(number)), Amounts::from(("requests", amount)));
+        let (now, settings) =
+            (at(scene.wall), AccountSettings { job_horizon: Duration::from_secs(60), ..settings(false) });
+        scene.account().admit(&ChargeRequest { job: Some(&job), ..ask(&amounts) }, now, &settings)?;
+        scene.account.end_job(&job, None, now, &settings);
+        Ok(())
+    };
+    (0..3).for_each(|number| start(&mut scene, number, 1).unwrap());
+    let Err(Denial::Job(Duplicate::Full(Some(wait)))) = start(&mut scene, 3, 1) else { panic!("it is full") };
+    assert_eq!(wait, Duration::from_secs(60), "the limits have room");
+    let Err(Denial::Job(Duplicate::Full(Some(wait)))) = start(&mut scene, 3, 2) else { panic!("it is full") };
+    scene.wall += crate::time::nanos(wait);
+    start(&mut scene, 3, 2).unwrap();
+    let Err(Denial::Limits(violations)) = start(&mut scene, 4, 5) else { panic!("it never fits") };
+    assert_eq!(violations[0].wait, None);
+}

@@ -189,6 +189,18 @@ fn wait_for_a_place_is_as_long_as_that_of_the_limits() {
 }
 
 #[test]
+fn wait_for_a_place_counts_no_grant_that_ends_before() {
+    let mut scene = scene(hourly(201), 200);
+    let grant = crate::quota::Grant::new("requests_per_hour", 5, crate::time::from_1970(scene.wall + nanos(TTL) / 2));
+    let now = at(scene.wall);
+    scene.account().grant(crate::quota::GrantId(1), &grant, now).unwrap();
+    let told = wait(&mut scene, 2);
+    assert_eq!(told, HOUR / 2 - 200, "there is a place before, and the limit has room while it is raised");
+    scene.wall += told;
+    reserve(&mut scene, 2).unwrap();
+}
+
+#[test]
 fn amount_above_the_limit_has_no_wait_for_a_place() {
     let mut scene = scene(hourly(1_000), 200);
     match reserve(&mut scene, 1_001) {
