@@ -19,7 +19,8 @@ use crate::{cost::Cost, refusal::Fields, time::Moment};
 pub(super) enum Shortage {
     /// Tokens were taken from all buckets, from one of newcomers in place of a further one of the client. They may not go
     /// back, because the client may have a bucket of its own by then. An error, so that the usual path has no test for it.
-    NoneShared,
+    /// The number is the time at which the first of the buckets is full.
+    NoneShared(u64),
     /// A bucket of the client has too few tokens.
     Own { wait: Duration, limit: u64, used: u64, fields: Arc<Fields> },
     /// The global bucket, or the one that newcomers share, has too few tokens.
@@ -117,7 +118,9 @@ impl Demand<'_> {
         let before = bucket.map(|bucket| limit.full_at(bucket, now));
         let decision = match gcra::decide(&limit.rate, before, cost, now) {
             Decision::Admitted { full_at } => match others(takes) {
-                Err(Shortage::NoneShared) => return (Some(limit.bucket(full_at)), Err(Shortage::NoneShared)),
+                Err(Shortage::NoneShared(_)) => {
+                    return (Some(limit.bucket(full_at)), Err(Shortage::NoneShared(full_at)));
+                }
                 others => others.map(|()| full_at),
             },
             Decision::Refused { wait } => Err(short(limit, before, now, wait, others(false))),
@@ -147,7 +150,7 @@ impl Demand<'_> {
             let shared = buckets.overflow.update(0, self.now, &Revision::FIRST, decide);
             match shared {
                 Ok(Err(shortage)) => Err(shortage.of_shared_bucket(limit)),
-                Ok(Ok(_)) if self.takes && self.cost != Cost::PREFLIGHT => Err(Shortage::NoneShared),
+                Ok(Ok(full_at)) if self.takes && self.cost != Cost::PREFLIGHT => Err(Shortage::NoneShared(full_at)),
                 Ok(Ok(_)) | Err(_) => Ok(()),
             }
         };
@@ -182,7 +185,7 @@ fn short(
     let wait = match others {
         Err(Shortage::Never(capacity)) => return Shortage::Never(capacity),
         Err(Shortage::Own { wait: other, .. } | Shortage::Shared(other)) => wait.max(other),
-        Ok(()) | Err(Shortage::NoneShared) => wait,
+        Ok(()) | Err(Shortage::NoneShared(_)) => wait,
     };
     let level = gcra::level(&limit.rate, full_at, now);
     let (limit, fields) = (level.limit, Arc::clone(&limit.fields));

@@ -52,7 +52,7 @@ impl TokenBucketPolicy {
     /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
     /// Returns what `admitted` makes of the limit, of the time at which the client's bucket is full, and of the demand;
-    /// `None` if a table had no room for the client, so that it took from a bucket that newcomers share.
+    /// `None` if the first table had no room for the client, so that it took from a bucket that newcomers share.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn take<T>(
         &self,
@@ -73,6 +73,10 @@ impl TokenBucketPolicy {
             }
             return match taken {
                 Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
+                // The first bucket is the client's own, so that the response reports it. Nothing goes back.
+                Ok(Err(Shortage::NoneShared(full_at))) => {
+                    Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
+                }
                 Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
                 Err(TableError::Stale) => continue, // a rate has changed since it was read
@@ -178,7 +182,7 @@ impl TokenBucketPolicy {
     fn conclude(&self, shortage: Shortage, cost: Cost) -> Result<(), Refusal> {
         let refusal = |reason| self.context.refusal(reason);
         Err(match shortage {
-            Shortage::NoneShared => return Ok(()),
+            Shortage::NoneShared(_) => return Ok(()),
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
             }
