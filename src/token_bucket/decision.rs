@@ -19,7 +19,8 @@ use crate::{cost::Cost, refusal::Fields, time::Moment};
 pub(super) enum Shortage {
     /// Tokens were taken from all buckets, from one of newcomers in place of a further one of the client. They may not go
     /// back, because the client may have a bucket of its own by then. An error, so that the usual path has no test for it.
-    NoneShared,
+    /// The number is the time at which the first of the buckets is full.
+    NoneShared(u64),
     /// Tokens were taken from all buckets, and a further one of the client is nearer to a refusal than the first. An error
     /// for the same reason.
     Further(FurtherBucket),
@@ -130,8 +131,11 @@ impl Demand<'_> {
         let before = bucket.map(|bucket| limit.full_at(bucket, now));
         let decision = match gcra::decide(&limit.rate, before, cost, now) {
             Decision::Admitted { full_at } => match others(full_at, takes) {
-                Err(taken @ (Shortage::NoneShared | Shortage::Further(_))) if takes && cost != Cost::PREFLIGHT => {
-                    return (Some(limit.bucket(full_at)), Err(taken));
+                Err(Shortage::NoneShared(_)) => {
+                    return (Some(limit.bucket(full_at)), Err(Shortage::NoneShared(full_at)));
+                }
+                Err(Shortage::Further(further)) if takes && cost != Cost::PREFLIGHT => {
+                    return (Some(limit.bucket(full_at)), Err(Shortage::Further(further)));
                 }
                 others => others.map(|()| full_at),
             },
@@ -173,9 +177,13 @@ impl Demand<'_> {
                 overflowed.store(true, Ordering::Relaxed);
                 match buckets.overflow.update(0, self.now, &Revision::FIRST, decide) {
                     // The level is not the client's own, so that no permit reports it.
-                    Ok(Ok(_) | Err(Shortage::Further(_))) => Err(Shortage::NoneShared),
+                    Ok(Ok(full_at) | Err(Shortage::Further(FurtherBucket { full_at, .. })))
+                        if self.takes && self.cost != Cost::PREFLIGHT =>
+                    {
+                        Err(Shortage::NoneShared(full_at))
+                    }
+                    Ok(Ok(_) | Err(Shortage::Further(_))) | Err(_) => Ok(()),
                     Ok(Err(shortage)) => Err(shortage.of_shared_bucket(limit)),
-                    Err(_) => Ok(()),
                 }
             }
         }
@@ -221,7 +229,7 @@ fn short(
     let wait = match others {
         Err(Shortage::Never(capacity)) => return Shortage::Never(capacity),
         Err(Shortage::Own { wait: other, .. } | Shortage::Shared(other)) => wait.max(other),
-        Ok(()) | Err(Shortage::NoneShared | Shortage::Further(_)) => wait,
+        Ok(()) | Err(Shortage::NoneShared(_) | Shortage::Further(_)) => wait,
     };
     let level = gcra::level(&limit.rate, full_at, now);
     let (limit, fields) = (level.limit, Arc::clone(&limit.fields));

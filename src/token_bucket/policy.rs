@@ -52,7 +52,7 @@ impl TokenBucketPolicy {
     /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
     /// Returns what `admitted` makes of the limit that is nearest to a refusal, of the time at which its bucket is full, and
-    /// of the demand; `None` if a table had no room for the client, so that it took from a bucket that newcomers share.
+    /// of the demand; `None` if the first table had no room for the client, so that it took from a bucket that newcomers share.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn take<T>(
         &self,
@@ -75,6 +75,10 @@ impl TokenBucketPolicy {
                 Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
                 Ok(Err(Shortage::Further(FurtherBucket { place, full_at }))) => {
                     Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
+                }
+                // The first bucket is the client's own, so that the response reports it. Nothing goes back.
+                Ok(Err(Shortage::NoneShared(full_at))) => {
+                    Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
                 }
                 Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
@@ -181,7 +185,7 @@ impl TokenBucketPolicy {
     fn conclude(&self, shortage: Shortage, cost: Cost) -> Result<(), Refusal> {
         let refusal = |reason| self.context.refusal(reason);
         Err(match shortage {
-            Shortage::NoneShared | Shortage::Further(_) => return Ok(()),
+            Shortage::NoneShared(_) | Shortage::Further(_) => return Ok(()),
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
             }

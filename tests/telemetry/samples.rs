@@ -99,6 +99,54 @@ fn command_after_a_sample_leaves_one_state() {
     });
 }
 
+#[test]
+fn state_of_a_breaker_that_was_never_sampled_goes_with_it() {
+    recorded(|recorder| {
+        let (metrics, clock) = (Metrics::new(), FakeClock::new());
+        let breaker = upstream(&metrics, &clock).handle();
+        (0..2).for_each(|_| call(&breaker, Err(())));
+        assert_eq!(states(recorder), ["open"]);
+        drop(breaker);
+        metrics.sample();
+        assert_eq!(states(recorder), [] as [&str; 0]);
+    });
+}
+
+/// Samples all layers whenever one emits an event.
+#[derive(Clone, Default)]
+struct Eager(Metrics);
+
+impl Observer for Eager {
+    fn observe(&self, event: &Event<'_>) {
+        self.0.observe(event);
+        self.0.sample();
+        let _ = self.0.read_usage(100).now_or_never();
+    }
+
+    fn attach(&self, layer: &Sampler) {
+        self.0.attach(layer);
+        self.0.sample();
+    }
+}
+
+#[test]
+fn observer_may_sample_within_an_event() {
+    recorded(|recorder| {
+        let (eager, clock) = (Eager::default(), FakeClock::new());
+        let layer = upstream(&eager.0, &clock).observe(eager.clone()).per_host().max_keys(1);
+        ["one.example", "one.example", "two.example"].into_iter().for_each(|host| fail(&layer, host));
+        clock.advance(Duration::from_secs(12));
+        fail(&layer, "one.example");
+        let buckets = TokenBucketLayer::new(Rate::per_hour(1)).max_clients(1).observe(eager.clone()).handle();
+        let quotas = QuotaLayer::new(hourly("free", 3)).named("quota").max_clients(1).observe(eager).handle();
+        for client in (0..40).map(|number| Client::named(format!("client {number}"))) {
+            let _ = buckets.check(&client, Cost::ONE);
+            let _ = quotas.charge(&client, ("tokens", 3)).now_or_never().expect("no lock is held");
+        }
+        assert!(value(recorder, "tollgate_clients{policy=\"quota\"}").is_some());
+    });
+}
+
 /// Sends a request to a host through a breaker whose service fails.
 fn fail(layer: &CircuitBreakerLayer, host: &str) {
     let service = layer.layer(service_fn(|_: Request<String>| async {

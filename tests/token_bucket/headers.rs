@@ -1,8 +1,10 @@
 //! Fields and documents that the layer adds to responses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use tollgate::{Cost, FakeClock, Rate, Refusal, RequestHead, TokenBucketLayer, refusal::Dialect};
+use tollgate::{Client, Cost, FakeClock, Rate, Refusal, RequestHead, TokenBucketLayer, refusal::Dialect};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use crate::{ask, field, from, hello};
@@ -112,4 +114,18 @@ async fn retry_after_is_raised_to_the_wait_with_some_left() {
     let refused = ask_for(&layer, "5000").await;
     assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=1940;t=3060"));
     assert_eq!(field(&refused, "retry-after"), Some("3060"));
+}
+
+#[tokio::test]
+async fn first_rate_is_reported_beside_a_shared_further_bucket() {
+    let clock = FakeClock::new();
+    let layer = TokenBucketLayer::new(Rate::per_second(10)).and_rate(Rate::per_hour(5)).max_clients(1);
+    let layer = layer.clock(clock.clone());
+    let buckets = layer.handle();
+    buckets.check(&Client::named("first"), Cost::ONE).unwrap();
+    clock.advance(Duration::from_secs(2));
+    buckets.forget_idle(); // the table of the second rate is full now, that of the first is not
+    let answer = ask(&layer, from("192.0.2.1:1")).await;
+    assert_eq!(field(&answer, "ratelimit"), Some("\"default\";r=9;t=1"));
+    assert_eq!(field(&answer, "ratelimit-policy"), Some("\"default\";q=10;w=1, \"default-2\";q=5;w=3600"));
 }

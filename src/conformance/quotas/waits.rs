@@ -59,6 +59,7 @@ pub async fn told_waits(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas, his
                 random: fastrand::Rng::with_seed(seed),
                 open: Vec::new(),
                 granted: false,
+                settled: true,
                 waits: 0,
                 log: format!("history {seed}, {on_expiry:?}:"),
             };
@@ -90,6 +91,8 @@ struct WaitHistory<'a> {
     open: Vec<ReservationId>,
     /// Whether a grant was made, without which a smaller limit holds once it is used up.
     granted: bool,
+    /// Whether the client asked for a charge since the plans changed.
+    settled: bool,
     /// Number of waits that were told.
     waits: u64,
     log: String,
@@ -128,6 +131,7 @@ impl WaitHistory<'_> {
                 if sizes[0] > 0 {
                     sizes[1] = 0; // of the same name
                 }
+                self.settled = false;
                 let _ = write!(self.log, " plan {tier} {sizes:?};");
                 match tier {
                     0 => self.quotas.set_plan(plan(sizes)),
@@ -156,9 +160,11 @@ impl WaitHistory<'_> {
     }
 
     /// Charges, reserves or checks an amount, in a tier or by name alone, and waits as a refusal tells. A check is by name
-    /// alone: in another tier it changes nothing, so until the window ends the account uses its grants up as in its own.
+    /// alone and under the plan of the last charge: it moves the account to no other plan, under which the account would
+    /// use its grants up differently until the window ends.
     async fn ask(&mut self) {
-        let (amounts, way) = (self.amounts(), self.random.u8(..3));
+        let (amounts, way) = (self.amounts(), self.random.u8(..if self.settled { 3 } else { 2 }));
+        self.settled = true;
         let tiers = [Some("free"), Some("pro"), None];
         let client = match tiers[self.random.usize(..3)] {
             Some(tier) if way < 2 => self.client.clone().with_tier(tier),

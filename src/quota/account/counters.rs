@@ -138,6 +138,11 @@ impl Account {
         });
     }
 
+    /// Returns the counters that are open, for amounts that were just counted.
+    pub(crate) fn scope(&self) -> ChargeScope {
+        ChargeScope { epoch: self.epoch, plan: Arc::clone(&self.plan) }
+    }
+
     /// Returns amounts that a charge used.
     pub(crate) fn give_back(&mut self, amounts: &Amounts, of: &ChargeScope) {
         self.each(Some(of), |counter, limit| {

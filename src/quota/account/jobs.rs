@@ -41,12 +41,9 @@ enum JobStage {
     Interrupted(Box<JobCharge>),
 }
 
-/// Everything that an interrupted job is charged.
+/// Everything that an interrupted job is charged: amounts, each with the counters in which they were counted.
 #[derive(Clone, Debug)]
-pub(crate) struct JobCharge {
-    pub(crate) amounts: Amounts,
-    pub(crate) scope: ChargeScope,
-}
+pub(crate) struct JobCharge(pub(crate) Vec<(Amounts, ChargeScope)>);
 
 /// Reason why a job may not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, Duplicate, GrantState, Grants, Job,
-    JobCharge, MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
+    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, Duplicate, GrantState, Grants, Job, JobCharge,
+    MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
     credits::Credits,
     jobs::Jobs,
     reservations::{ReservationState, Reservations},
@@ -177,7 +177,7 @@ impl Account {
             let expires = (!request.lasting).then(|| now.moment + settings.ttl);
             let mut estimate = request.amounts.clone();
             estimate.retain(|kind| self.plan.counted().iter().any(|limit| limit.kind() == kind));
-            let scope = ChargeScope { epoch: self.epoch, plan: Arc::clone(&self.plan) };
+            let scope = self.scope();
             self.rare().reservations.open(id, scope, estimate, expires);
         }
         if let Some(job) = request.job {
@@ -311,8 +311,8 @@ impl Account {
     /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
     pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome, now: Now) -> Option<JobState> {
         let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome, now.moment);
-        if let Some(JobCharge { amounts, scope }) = freed {
-            self.give_back(&amounts, &scope);
+        if let Some(JobCharge(parts)) = freed {
+            parts.iter().for_each(|(amounts, scope)| self.give_back(amounts, scope));
         }
         state
     }
@@ -326,10 +326,11 @@ impl Account {
         self.rare.as_ref().is_some_and(|rare| !rare.jobs.is_empty())
     }
 
-    /// Returns the amounts that a reservation takes once it is committed with these `actual` amounts.
-    pub(crate) fn committed(&self, reservation: NonZeroU64, actual: &Amounts) -> Amounts {
+    /// Returns the amounts that an open reservation takes once it is committed with these `actual` amounts: those within
+    /// its estimate, and those beyond it.
+    pub(crate) fn committed(&self, reservation: NonZeroU64, actual: &Amounts) -> (Amounts, Amounts) {
         let reserved = self.rare.as_ref().and_then(|rare| rare.reservations.amounts(reservation));
-        reserved.map_or_else(|| actual.clone(), |reserved| reserved.overridden_by(actual))
+        reserved.map(|reserved| reserved.overridden_by(actual).split_at(reserved)).unwrap_or_default()
     }
 
     /// Frees the id of a job that was not worked on.

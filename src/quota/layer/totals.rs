@@ -1,6 +1,9 @@
 //! Amounts under each plan, added up over all accounts, some accounts at a time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{idle::let_others_run, policy::QuotaPolicy};
 use crate::{
@@ -20,20 +23,21 @@ pub(super) struct PlanTotals(Mutex<TotalsState>);
 #[derive(Default)]
 struct TotalsState {
     /// Sums of the last complete pass.
-    complete: Vec<PlanTotal>,
+    complete: Totals,
     /// Sums of the pass under way, of the accounts before `next`.
-    partial: Vec<PlanTotal>,
+    partial: Totals,
     /// Start of the next page; `None` at the begin of a pass.
     next: Option<Bookmark>,
     /// Number of pages that were added up. A page that was read beside another caller is added up by one of them.
     pages: u64,
 }
 
-/// Sum over the clients of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Sums by plan and limit: there may be a plan for each of many tiers.
+type Totals = BTreeMap<(PolicyName, PolicyName), PlanTotal>;
+
+/// Sum of one limit over the clients of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PlanTotal {
-    plan: PolicyName,
-    limit: PolicyName,
     used: u64,
     of: u64,
 }
@@ -41,8 +45,7 @@ struct PlanTotal {
 impl TotalsState {
     fn add(&mut self, usage: &Usage) {
         for limit in &usage.limits {
-            let is_same = |total: &&mut PlanTotal| total.plan == usage.plan && total.limit == limit.name;
-            if let Some(total) = self.partial.iter_mut().find(is_same) {
+            if let Some(total) = self.partial.get_mut(&(usage.plan.clone(), limit.name.clone())) {
                 total.used = total.used.saturating_add(limit.used).saturating_add(limit.reserved);
                 total.of = total.of.saturating_add(limit.limit);
             }
@@ -61,28 +64,21 @@ impl QuotaPolicy {
     ///
     /// A plan that one client has is left out, unless a tier has one of its name: its name may be the client's, and there
     /// may be as many as clients.
-    fn no_totals(&self) -> Vec<PlanTotal> {
-        let mut totals: Vec<PlanTotal> = Vec::new();
-        for active in self.plans.present().values() {
-            for limit in active.plan.all() {
-                let (plan, limit) = (active.plan.name(), &limit.name);
-                if !totals.iter().any(|known| known.plan == *plan && known.limit == *limit) {
-                    totals.push(PlanTotal { plan: plan.clone(), limit: limit.clone(), used: 0, of: 0 });
-                }
-            }
-        }
-        totals
+    fn no_totals(&self) -> Totals {
+        let plans = self.plans.present();
+        let limits = plans.values().flat_map(|active| active.plan.all().map(|limit| (active.plan.name(), &limit.name)));
+        limits.map(|(plan, limit)| ((plan.clone(), limit.clone()), PlanTotal::default())).collect()
     }
 
-    /// Adds a page up that was read after `pages` others. Returns false if the pass is complete, or if another caller has
-    /// added this page up.
-    fn merge(&self, pages: u64, clients: &[(Client, Usage)], next: Option<Bookmark>) -> bool {
-        let none = self.no_totals();
+    /// Adds a page up that was read from `from` after `pages` others. Returns false if the pass is complete, or if another
+    /// caller has added this page up.
+    fn merge(&self, from: Option<&Bookmark>, pages: u64, clients: &[(Client, Usage)], next: Option<Bookmark>) -> bool {
+        let none = from.is_none().then(|| self.no_totals());
         let mut state = self.totals.lock();
         if state.pages != pages {
             return false;
         }
-        if state.next.is_none() {
+        if let Some(none) = none {
             state.partial = none;
         }
         clients.iter().for_each(|(_, usage)| state.add(usage));
@@ -104,7 +100,7 @@ impl QuotaPolicy {
             let page = common.store.page(from.as_ref(), left, self.plan_of(), common.now()).await;
             let Ok((clients, next)) = page else { return };
             let read = clients.len();
-            if !self.merge(pages, &clients, next) {
+            if !self.merge(from.as_ref(), pages, &clients, next) {
                 return;
             }
             left = left.saturating_sub(read.max(LEAST_OF_PAGE));
@@ -119,8 +115,8 @@ impl Sampled for QuotaPolicy {
         let (live, most) = self.common.store.population();
         report(&Sample::Clients { policy, live, most });
         let complete = self.totals.lock().complete.clone(); // no lock is held while an observer runs
-        for PlanTotal { plan, limit, used, of } in &complete {
-            report(&Sample::PlanUsage { policy, plan, limit, used: *used, of: *of });
+        for ((plan, limit), &PlanTotal { used, of }) in &complete {
+            report(&Sample::PlanUsage { policy, plan, limit, used, of });
         }
     }
 

@@ -83,19 +83,8 @@ impl QuotaBackend for Accounts {
                     0
                 }
                 Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } => {
-                    let interrupted = match settlement {
-                        Settlement::Interrupted { charged, .. } => {
-                            let reserved = receipt.reservation.map(|id| account.committed(id, actual));
-                            let mut amounts = reserved.unwrap_or_default();
-                            charged
-                                .amounts
-                                .iter()
-                                .chain(used.iter())
-                                .for_each(|(kind, amount)| amounts.add(kind, amount));
-                            Some(JobCharge { amounts, scope: scope(charged) })
-                        }
-                        _ => None,
-                    };
+                    let reserved = receipt.reservation.filter(|_| matches!(settlement, Settlement::Interrupted { .. }));
+                    let committed = reserved.map(|id| account.committed(id, actual)).unwrap_or_default();
                     let mut warned = 0;
                     if let Some(reservation) = receipt.reservation {
                         warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
@@ -104,6 +93,15 @@ impl QuotaBackend for Accounts {
                         warned |= account.record(used, now);
                     }
                     if let Some(job) = &receipt.job {
+                        let interrupted = match settlement {
+                            Settlement::Interrupted { charged, .. } => {
+                                let (mut within, mut beyond) = committed;
+                                charged.amounts.iter().for_each(|(kind, amount)| within.add(kind, amount));
+                                used.iter().for_each(|(kind, amount)| beyond.add(kind, amount));
+                                Some(JobCharge(vec![(within, scope(charged)), (beyond, account.scope())]))
+                            }
+                            _ => None,
+                        };
                         account.end_job(job, interrupted, now, &self.settings);
                     }
                     warned

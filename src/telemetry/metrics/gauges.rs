@@ -44,13 +44,19 @@ struct StateGauges {
     states: Vec<(CircuitState, Gauge)>,
     /// State whose gauge is 1.
     present: Option<CircuitState>,
-    /// Whether the last sample had the circuit.
+    /// Whether the circuit was attached or sampled since the last sample began.
     is_sampled: bool,
 }
 
 impl SampledGauges {
     /// Adds a layer, and forgets those that are gone.
     pub(super) fn add(&self, layer: &Sampler) {
+        // So that a state which events show goes with its layer, even if that was never sampled since.
+        layer.sample(&mut |sample| {
+            if let Sample::Circuit { policy, .. } = *sample {
+                locked(&self.circuits).policies.entry(policy.clone()).or_default().is_sampled = true;
+            }
+        });
         let mut layers = locked(&self.layers);
         layers.retain(Sampler::is_live);
         layers.push(layer.clone());

@@ -124,8 +124,9 @@ impl<R> Writer<R> {
         if let Some(to) = to {
             let reply = if sent && !decided { Reply::Indeterminate } else { Reply::Rejected(Arc::clone(&why)) };
             self.replies.push((to, reply));
-        } else if let Some(lapse) = command.lapse(command.id ^ 1) {
-            // Without a caller nothing else settles it.
+        } else if let Some(lapse) = command.lapse(!command.id) {
+            // Without a caller nothing else settles it. The id is not that of the admission, as `^ 1` of a void's would be:
+            // after a lost commit its rows would show the lapse as written.
             self.tickets += 1;
             self.lanes[lane as usize].queue.push_front(Queued::new(self.tickets, lapse, None));
             why = format!("{why}{LAPSES}").into();

@@ -58,7 +58,7 @@ fn job_whose_time_has_come_runs_before_its_turn_to_be_forgotten() {
 fn job_whose_time_has_come_has_no_outcome_to_settle() {
     let (mut jobs, later) = (Jobs::default(), after(2 * HORIZON));
     let scope = || ChargeScope { epoch: 0, plan: hourly(1) };
-    let charge = || JobCharge { amounts: Amounts::from(("requests", 1)), scope: scope() };
+    let charge = || JobCharge(vec![(Amounts::from(("requests", 1)), scope())]);
     for number in 0..2 {
         jobs.start(&job(number));
         jobs.end(job(number).id, Some(charge()), after(Duration::ZERO), HORIZON);

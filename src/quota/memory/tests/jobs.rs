@@ -48,9 +48,13 @@ impl Scene {
     }
 
     fn interrupted(&self, admission: &AdmittedCharge) {
+        self.interrupted_after(admission, Amounts::new());
+    }
+
+    fn interrupted_after(&self, admission: &AdmittedCharge, used: impl Into<Amounts>) {
         let (none, charged) = (Amounts::new(), Amounts::from(("requests", 1)));
         let charged = PlanCharge { amounts: &charged, plan: &self.plan };
-        let settlement = Settlement::Interrupted { used: &none, actual: &none, charged };
+        let settlement = Settlement::Interrupted { used: &used.into(), actual: &none, charged };
         self.accounts.settle(&admission.receipt, &settlement, self.now);
     }
 }
@@ -87,6 +91,18 @@ fn job_of_a_shared_account_is_known_in_all_accounts() {
     later.interrupted(&admission);
     assert_eq!(later.settle(&client(2), 7, JobOutcome::Free), Some(JobState::Unknown));
     assert!(!later.begin(&client(2), 7).unwrap().receipt.shared);
+}
+
+#[test]
+fn freed_job_gets_usage_of_a_later_window_back() {
+    let scene = Scene::new(2);
+    let admission = scene.begin(&client(1), 7).unwrap();
+    let later = scene.at(HOUR);
+    later.admit(1, ("requests", 2)).map(|admission| later.served(&admission)).unwrap();
+    later.interrupted_after(&admission, ("requests", 4));
+    assert_eq!(later.used(1)[0], 6);
+    assert_eq!(later.settle(&client(1), 7, JobOutcome::Free), Some(JobState::Unknown));
+    assert_eq!(later.used(1)[0], 2, "the part of the window that is over is gone with it");
 }
 
 /// One step of a random history.

@@ -203,6 +203,33 @@ fn rejected_settlement_makes_its_reservation_due() {
     }
 }
 
+/// The rows of the admission are no rows of the command that makes its reservation due.
+#[test]
+fn reservation_is_due_after_a_lost_commit_too() {
+    let mut scene = Scene::new();
+    let terms = crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false };
+    let reserve = AdmitCommand { reserve: Some(terms), ..admit(&hourly(100), ("requests", 60)) };
+    let asked = command(2, key("acme", "a"), CommandKind::Admit(reserve));
+    let ticket = scene.writer.submit(asked, "ann").unwrap();
+    scene.go_on();
+    scene.until_commit();
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
+    scene.go_on();
+    let mut lost = 0;
+    while scene.next != Step::Wait || scene.writer.backlog() > 0 {
+        match &scene.next {
+            Step::Write(writes, _) if !writes.rows.is_empty() => scene.fails(DbError::Rejected("a check".into())),
+            Step::Commit if lost == 0 => {
+                lost += 1;
+                scene.fails(DbError::Lost("cut".into()));
+            }
+            _ => scene.go_on(),
+        }
+    }
+    assert_eq!(lost, 1, "of the command that makes it due");
+    assert_eq!(scene.database.store.holds.iter().map(|hold| hold.until).collect::<Vec<_>>(), [START]);
+}
+
 /// The commit may have taken place, and its rows cannot be read: the reply must not say that nothing was stored.
 #[test]
 fn unreadable_command_that_was_sent_is_indeterminate() {
