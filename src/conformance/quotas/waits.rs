@@ -59,7 +59,9 @@ pub async fn told_waits(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas, his
                 random: fastrand::Rng::with_seed(seed),
                 open: Vec::new(),
                 granted: false,
-                settled: true,
+                versions: [0; 2],
+                tier: 0,
+                admitted: None,
                 waits: 0,
                 log: format!("history {seed}, {on_expiry:?}:"),
             };
@@ -91,8 +93,11 @@ struct WaitHistory<'a> {
     open: Vec<ReservationId>,
     /// Whether a grant was made, without which a smaller limit holds once it is used up.
     granted: bool,
-    /// Whether the client asked for a charge since the plans changed.
-    settled: bool,
+    /// Number of plans that each tier had.
+    versions: [u32; 2],
+    /// Tier of the last request, and tier and number of the plan under which one was admitted last.
+    tier: usize,
+    admitted: Option<(usize, u32)>,
     /// Number of waits that were told.
     waits: u64,
     log: String,
@@ -131,7 +136,7 @@ impl WaitHistory<'_> {
                 if sizes[0] > 0 {
                     sizes[1] = 0; // of the same name
                 }
-                self.settled = false;
+                self.versions[tier] += 1;
                 let _ = write!(self.log, " plan {tier} {sizes:?};");
                 match tier {
                     0 => self.quotas.set_plan(plan(sizes)),
@@ -159,19 +164,29 @@ impl WaitHistory<'_> {
         amounts.into_iter().flatten().collect()
     }
 
-    /// Charges, reserves or checks an amount, in a tier or by name alone, and waits as a refusal tells. A check is by name
-    /// alone and under the plan of the last charge: it moves the account to no other plan, under which the account would
-    /// use its grants up differently until the window ends.
+    /// Charges, reserves or checks an amount, in a tier or by name alone, and waits as a refusal tells.
+    ///
+    /// A client with grants uses them up as under the plan of its last admitted request. Under another plan the told wait
+    /// assumes that it goes on under that one, so it is not judged.
     async fn ask(&mut self) {
-        let (amounts, way) = (self.amounts(), self.random.u8(..if self.settled { 3 } else { 2 }));
-        self.settled = true;
-        let tiers = [Some("free"), Some("pro"), None];
-        let client = match tiers[self.random.usize(..3)] {
-            Some(tier) if way < 2 => self.client.clone().with_tier(tier),
-            _ => self.client.clone(),
+        let (amounts, way) = (self.amounts(), self.random.u8(..3));
+        let asked = [Some(0), Some(1), None][self.random.usize(..3)].filter(|_| way < 2);
+        let client = match asked {
+            Some(tier) => self.client.clone().with_tier(["free", "pro"][tier]),
+            None => self.client.clone(),
         };
+        let tier = asked.unwrap_or(self.tier);
+        let plan = Some((tier, self.versions[tier]));
+        let is_judged = !self.granted || self.admitted == plan;
+        self.tier = tier;
         let _ = write!(self.log, " ask {amounts:?} of {:?}, way {way};", client.tier());
-        let Err(refusal) = self.once(&client, &amounts, way).await else { return };
+        let Err(refusal) = self.once(&client, &amounts, way).await else {
+            self.admitted = if way < 2 { plan } else { self.admitted };
+            return;
+        };
+        if !is_judged {
+            return;
+        }
         let Some(wait) = refusal.retry_after() else {
             // Without a wait, the amount must be more than a limit has: nothing that passes makes room for it.
             let too_large = refusal.violations().iter().any(|one| {
@@ -196,6 +211,7 @@ impl WaitHistory<'_> {
         if let Err(again) = self.once(&client, &amounts, way).await {
             panic!("refused after the told wait: {again:?}: {}", self.log);
         }
+        self.admitted = if way < 2 { plan } else { self.admitted };
     }
 
     async fn once(&mut self, client: &Client, amounts: &Amounts, way: u8) -> Result<(), Refusal> {

@@ -45,9 +45,6 @@ impl Quotas {
     /// Checks whether all these amounts could be charged now, and charges nothing. An amount of 0 checks that anything
     /// remains.
     ///
-    /// A check moves the client to no other plan. Until its next charge, a client with grants uses them up as under the
-    /// plan of its last one, so the wait that a check under another plan tells may be too short.
-    ///
     /// # Errors
     /// The [`Refusal`] that [`charge`](Self::charge) would return.
     ///
