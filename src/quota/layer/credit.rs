@@ -27,9 +27,9 @@ impl Quotas {
     /// written is lower by [`Credited::amount`].
     ///
     /// A credit is a statement of the operator and belongs to no charge. If a charge is credited and then returned as well,
-    /// such as that of a job that fails, the client receives both: no counter falls below 0, but an
-    /// [`invoice`](crate::Ledger::invoice) is what was charged, less returned, less credited, and may be
-    /// negative. Give credits after the work has ended.
+    /// such as that of a job that fails, the client receives both: no counter falls below 0, but an invoice of the
+    /// ledger is what was charged, less returned, less credited, and may be negative. Give credits after the work has
+    /// ended.
     ///
     /// # Errors
     /// If no plan of the layer counts the kind over time, the amount is 0 or above 2^53 - 1, the id is not 1 to 255 visible
