@@ -16,13 +16,14 @@ use super::{
     safe,
     schema::check,
 };
-use crate::ledger::{
-    Database, DbError, LedgerError,
-    database::{LedgerCheck, RefusalListener},
-    writer::{Key, Loaded, ReservationRow, Stored},
+use crate::{
+    ledger::{
+        Database, DbError, LedgerError,
+        database::{LedgerCheck, RefusalListener},
+        writer::{Key, Loaded, ReservationRow, Stored},
+    },
+    time::Clock,
 };
-#[cfg(feature = "sqlite")]
-use crate::time::Clock;
 
 /// A ledger in a database that is reached through a pool.
 pub(crate) struct SqlDatabase<S: ChargePath> {
