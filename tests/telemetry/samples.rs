@@ -6,7 +6,7 @@ use futures_util::{FutureExt, task::noop_waker};
 use http::{Request, Response, StatusCode};
 use tollgate::{
     CircuitBreaker, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Observer, Period, Plan, Quota, QuotaLayer,
-    Rate, Sampler, TokenBucketLayer, Trip, telemetry::Metrics,
+    Quotas, Rate, Sampler, TokenBucketLayer, Trip, telemetry::Metrics,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -262,16 +262,22 @@ fn usage_is_added_up_by_plan() {
     });
 }
 
+/// Quotas of 300 clients, each of which has used 2 of 100 tokens.
+fn three_hundred_clients(metrics: &Metrics) -> Quotas {
+    let layer = QuotaLayer::new(hourly("free", 100)).named("quota").observe(metrics.clone());
+    let quotas = layer.clock(FakeClock::new()).handle();
+    for client in 0..300 {
+        let client = Client::named(format!("client {client}"));
+        quotas.charge(&client, ("tokens", 2)).now_or_never().unwrap().unwrap();
+    }
+    quotas
+}
+
 #[test]
 fn usage_of_many_clients_is_read_in_parts() {
     recorded(|recorder| {
         let metrics = Metrics::new();
-        let layer = QuotaLayer::new(hourly("free", 100)).named("quota").observe(metrics.clone());
-        let quotas = layer.clock(FakeClock::new()).handle();
-        for client in 0..300 {
-            let client = Client::named(format!("client {client}"));
-            quotas.charge(&client, ("tokens", 2)).now_or_never().unwrap().unwrap();
-        }
+        let _quotas = three_hundred_clients(&metrics);
         let mut calls = 0;
         while tokens(recorder, "free").is_none() {
             let _ = metrics.read_usage(100).now_or_never();
@@ -288,12 +294,7 @@ fn usage_of_many_clients_is_read_in_parts() {
 fn cancelled_read_of_usage_counts_no_client_twice() {
     recorded(|recorder| {
         let metrics = Metrics::new();
-        let layer = QuotaLayer::new(hourly("free", 100)).named("quota").observe(metrics.clone());
-        let quotas = layer.clock(FakeClock::new()).handle();
-        for client in 0..300 {
-            let client = Client::named(format!("client {client}"));
-            quotas.charge(&client, ("tokens", 2)).now_or_never().unwrap().unwrap();
-        }
+        let _quotas = three_hundred_clients(&metrics);
         let waker = noop_waker();
         let mut polls = 0;
         // Each future is dropped after one poll, in which it reads one page.

@@ -153,20 +153,22 @@ impl Grants {
 
     #[inline(never)]
     fn raise_some(&self, limit: &Limit) -> u64 {
-        self.iter().filter(|grant| grant.is_of(limit)).map(GrantState::raises).fold(0, u64::saturating_add)
+        self.sum(limit, GrantState::raises)
+    }
+
+    fn sum(&self, limit: &Limit, raises: impl Fn(&GrantState) -> u64) -> u64 {
+        self.iter().filter(|grant| grant.is_of(limit)).map(raises).fold(0, u64::saturating_add)
     }
 
     /// Returns the amount by which the grants will raise a limit at `wall`, if its window has not ended and nothing is
     /// used until then.
     pub(super) fn raise_at(&self, limit: &Limit, wall: u64) -> u64 {
-        let raises = |grant: &GrantState| if grant.until > wall { grant.raises() } else { grant.current };
-        self.iter().filter(|grant| grant.is_of(limit)).map(raises).fold(0, u64::saturating_add)
+        self.sum(limit, |grant| if grant.until > wall { grant.raises() } else { grant.current })
     }
 
     /// Returns the amount by which the grants will raise a limit in a window that begins at `wall`.
     pub(super) fn raise_after(&self, limit: &Limit, wall: u64) -> u64 {
-        let there = self.iter().filter(|grant| grant.until > wall && grant.is_of(limit));
-        there.map(GrantState::left).fold(0, u64::saturating_add)
+        self.sum(limit, |grant| if grant.until > wall { grant.left() } else { 0 })
     }
 
     /// Covers the usage of a counter above its limit with grants, or returns to them the amount that it does not need
