@@ -202,7 +202,7 @@ impl History {
             let plan = plan(limits);
             let used = |usage: Usage| usage.limits.iter().map(|limit| limit.used).collect::<Vec<_>>();
             let expected: Vec<_> = limits.iter().map(|limit| self.book.used[*limit]).collect();
-            let in_memory = self.account.look(&plan, now, |account| used(account.usage(now.wall)));
+            let in_memory = self.account.look(&plan, now, |account, _| used(account.usage(now.wall)));
             prop_assert_eq!(&in_memory, &expected, "in memory, after {:?}", step);
             let stored = self.ledger.store.load(&reads, now.wall).accounts.remove("acme").unwrap_or_default();
             let stored = AccountState::new(stored).view(&plan, now.wall).usage(now.wall);
