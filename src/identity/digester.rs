@@ -2,15 +2,16 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::{Arc, LazyLock, OnceLock},
 };
 
+use super::{
+    Client, Name, PeerIp, Principal, Tier,
+    sip_hash::{SipHash, little_endian},
+};
 use ipnet::IpNet;
-use siphasher::sip128::SipHasher13;
-
-use super::{Client, Name, PeerIp, Principal, Tier};
 
 /// 128-bit keyed hash of an identity. A collision cannot be constructed without the digester's key.
 ///
@@ -36,7 +37,7 @@ impl fmt::Debug for Digest {
 /// assert!(!format!("{client:?}").contains("s3cret"));
 /// ```
 #[derive(Clone)]
-pub struct Digester(SipHasher13);
+pub struct Digester(SipHash);
 
 impl Digester {
     /// Returns the digester of this process. Its key is drawn at first use and lost when the process ends.
@@ -52,7 +53,7 @@ impl Digester {
 
     /// Creates a digester with this key.
     pub(crate) fn with_keys(k0: u64, k1: u64) -> Self {
-        Self(SipHasher13::new_with_keys(k0, k1))
+        Self(SipHash::new([k0, k1]))
     }
 
     /// Computes the digest of `parts`.
@@ -69,29 +70,22 @@ impl Digester {
         let mut parts = parts.into_iter();
         let (mut part, mut next) = (parts.next(), parts.next());
         let behind = |part: &Option<P>, next: &Option<P>| u64::from(part.is_some()) + u64::from(next.is_some());
-        let mut hasher = self.begin();
+        let mut hasher = self.0;
         feed(&mut hasher, kind.as_bytes(), behind(&part, &next));
         while let (Some(piece), Some(_)) = (&part, &next) {
             let third = parts.next();
             feed(&mut hasher, piece.as_ref(), behind(&next, &third));
             (part, next) = (next, third);
         }
-        finish(&hasher, part.as_ref().map_or(b"", AsRef::as_ref))
+        Digest(hasher.finish(part.as_ref().map_or(b"", AsRef::as_ref)))
     }
 
     /// Same as [`digest`](Self::digest) of one part, without a loop.
     #[inline]
     fn digest_one(&self, kind: &str, part: &[u8]) -> Digest {
-        let mut hasher = self.begin();
+        let mut hasher = self.0;
         feed(&mut hasher, kind.as_bytes(), 1);
-        finish(&hasher, part)
-    }
-
-    /// Creates a hasher. A new one instead of a clone, so that the compiler knows that its buffer is empty.
-    #[inline]
-    fn begin(&self) -> SipHasher13 {
-        let (k0, k1) = self.0.keys();
-        SipHasher13::new_with_keys(k0, k1)
+        Digest(hasher.finish(part))
     }
 
     /// Returns the client that is identified by a secret of the given kind; it has no public name.
@@ -161,11 +155,11 @@ impl fmt::Debug for Digester {
 /// Hashes a piece that is not the last. Its length and the number of pieces `behind` it, at most 2, precede it, so that
 /// no two lists of pieces make the same bytes. The last piece needs neither: the hasher adds the length of the whole.
 ///
-/// It feeds whole words, so that the hasher never shifts its buffer. The first word has the length, if it is below
+/// It feeds whole words. The first word has the length, if it is below
 /// [`LONG`], and seven bytes of the piece; the last word is padded with zeros.
 #[inline(always)]
-fn feed(hasher: &mut SipHasher13, piece: &[u8], behind: u64) {
-    let mut word = |word: u64| hasher.write_u64(word.to_le()); // the same digest on every processor
+fn feed(hasher: &mut SipHash, piece: &[u8], behind: u64) {
+    let mut word = |word: u64| hasher.word(word);
     let length = piece.len() as u64;
     let rest = if length < LONG {
         let (first, rest) = piece.split_at(piece.len().min(7));
@@ -180,20 +174,8 @@ fn feed(hasher: &mut SipHasher13, piece: &[u8], behind: u64) {
     }
 }
 
-/// Returns the digest of the pieces that were fed and of the last one.
-#[inline]
-fn finish(hasher: &SipHasher13, last: &[u8]) -> Digest {
-    Digest(hasher.hash(last).as_u128())
-}
-
 /// Mark in place of a length that does not fit six bits.
 const LONG: u64 = 63;
-
-/// Reads at most eight bytes as a number, the least significant first.
-#[inline(always)]
-fn little_endian(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
 
 /// Common prefix of all digests of one kind of identity, hashed once.
 #[derive(Clone, Debug)]
@@ -208,7 +190,7 @@ impl DigestPrefix {
     #[inline]
     pub(super) fn digest(&self, digester: &Digester, kind: &str, [one, other, last]: [&[u8]; 3]) -> Digest {
         let begin = || {
-            let mut hasher = digester.begin();
+            let mut hasher = digester.0;
             feed(&mut hasher, kind.as_bytes(), 2);
             feed(&mut hasher, one, 2);
             feed(&mut hasher, other, 1);
@@ -216,10 +198,10 @@ impl DigestPrefix {
         };
         let (of, begun) = self.0.get_or_init(|| (digester.clone(), Digester(begin())));
         if of.0.keys() == digester.0.keys() {
-            return finish(&begun.0, last);
+            return Digest(begun.0.finish(last));
         }
         // Another digester: layers with different stores share the identity.
-        finish(&begin(), last)
+        Digest(begin().finish(last))
     }
 }
 
@@ -264,9 +246,9 @@ mod tests {
                 all.resize(all.len().next_multiple_of(8), 0);
             }
             all.extend_from_slice(last);
-            Digest(SipHasher13::new().hash(&all).as_u128())
+            Digest(siphasher::sip128::SipHasher13::new().hash(&all).as_u128())
         };
-        let digester = Digester(SipHasher13::new());
+        let digester = Digester::with_keys(0, 0);
         let bytes: Vec<u8> = (1..=200).collect();
         assert_eq!(digester.digest::<&[u8]>("kind", []), plain(&[b"kind"], b"", 0));
         assert_eq!(digester.digest("kind", [b"one"]), plain(&[b"kind"], b"one", 1));
@@ -293,7 +275,7 @@ mod tests {
 
     #[test]
     fn prefix_gives_the_digest_of_the_digester_in_use() {
-        let (one, other) = (Digester(SipHasher13::new_with_keys(1, 2)), Digester(SipHasher13::new_with_keys(3, 4)));
+        let (one, other) = (Digester::with_keys(1, 2), Digester::with_keys(3, 4));
         let prefix = DigestPrefix::new();
         for digester in [&one, &other, &one] {
             for last in [&b"value"[..], b"", b"a value that is longer"] {

@@ -43,6 +43,7 @@ mod lookup;
 mod lookup_layer;
 mod name;
 mod peer_ip;
+mod sip_hash;
 mod unidentified;
 mod unverified;
 mod verified;

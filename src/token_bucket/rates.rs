@@ -119,7 +119,7 @@ impl RateLimit {
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // the first half of the digest
     pub(super) fn tag(client: &Client) -> u64 {
-        (client.digest().0 >> 64) as u64
+        client.digest().0 as u64
     }
 
     /// Returns the key of the client's bucket under this limit. A client in several tiers has a bucket under the limit of
