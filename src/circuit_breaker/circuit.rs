@@ -114,7 +114,8 @@ impl Circuit {
                     observers.emit(&Event::Reclaimed { policy });
                 }
                 let lease = Some(acquired.lease);
-                Ok(Ticket::Probe(Box::new(Probe { circuit: Arc::clone(self), generation, lease })))
+                let probe = Probe { circuit: Arc::clone(self), generation, lease };
+                Ok(Ticket::Probe(CallProgress::default(), Box::new(probe)))
             }
             // If the circuit has opened again in between, the result would be too late to count.
             CircuitDecision::Counted => self.fast_paths.admit(now).unwrap_or(Ok(Ticket::Uncounted)),
@@ -188,14 +189,37 @@ impl Circuit {
     }
 }
 
-/// The right of an admitted call to report a result to the generation that admitted it.
+/// The right of an admitted call to report a result to the generation that admitted it, and what is known of the result.
+///
+/// The latter lies beside the variant's tag, so that it takes no room: a ticket moves with the response.
 pub(crate) enum Ticket {
     /// Right of a call of a closed circuit: its result goes into the window.
-    Counted(Arc<Stripe>),
+    Counted(CallProgress, Arc<Stripe>),
     /// Right of a probe. Boxed, because probes are rare and a small ticket is cheaper to move.
-    Probe(Box<Probe>),
+    Probe(CallProgress, Box<Probe>),
     /// The result is not counted.
     Uncounted,
+}
+
+/// What is known of the result of a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallProgress {
+    pub(crate) judged: Judged,
+    /// Whether the response says that it is gRPC. The request does not decide: a client can claim anything.
+    pub(crate) grpc: bool,
+    /// Whether the head was slow, once it is there.
+    pub(crate) slow_head: Option<bool>,
+}
+
+/// How far a call is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Judged {
+    #[default]
+    NotYet,
+    /// A success so far; the body may still fail.
+    Success,
+    /// Final.
+    Done,
 }
 
 /// A call that finds out whether the service has recovered.
@@ -207,13 +231,29 @@ pub(crate) struct Probe {
 }
 
 impl Ticket {
+    /// Returns what is known of the result; that it is judged if it is not counted.
+    #[inline]
+    pub(crate) fn progress(&self) -> CallProgress {
+        match self {
+            Self::Counted(progress, _) | Self::Probe(progress, _) => *progress,
+            Self::Uncounted => CallProgress { judged: Judged::Done, ..CallProgress::default() },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn set_progress(&mut self, next: CallProgress) {
+        if let Self::Counted(progress, _) | Self::Probe(progress, _) = self {
+            *progress = next;
+        }
+    }
+
     /// Returns the breaker's settings, the time, and whether a call from `started` is slow by now. `None` if the result
     /// is not counted; the clock is then not read.
     #[inline]
     pub(crate) fn elapsed(&self, started: Moment) -> Option<(&CircuitShared, Moment, bool)> {
         let shared = match self {
-            Self::Counted(stripe) => stripe.shared(),
-            Self::Probe(probe) => &probe.circuit.shared,
+            Self::Counted(_, stripe) => stripe.shared(),
+            Self::Probe(_, probe) => &probe.circuit.shared,
             Self::Uncounted => return None,
         };
         let now = shared.context.clock.now();
@@ -224,7 +264,7 @@ impl Ticket {
     #[inline]
     pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
         match self {
-            Self::Counted(stripe) => {
+            Self::Counted(_, stripe) => {
                 let failure = match verdict {
                     Verdict::Success => false,
                     Verdict::Failure => true,
@@ -234,7 +274,7 @@ impl Ticket {
                 };
                 stripe.record(CallResult { failure, slow }, now);
             }
-            Self::Probe(probe) => probe.report(verdict, slow, now),
+            Self::Probe(_, probe) => probe.report(verdict, slow, now),
             Self::Uncounted => {}
         }
     }

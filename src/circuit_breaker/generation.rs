@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    circuit::{Circuit, CircuitShared, Ticket},
+    circuit::{CallProgress, Circuit, CircuitShared, Ticket},
     machine::Passage,
     window::{CallResult, SlidingWindow, Tally},
 };
@@ -98,7 +98,7 @@ impl FastPaths {
     #[inline]
     pub(crate) fn admit(&self, now: Moment) -> Option<Result<Ticket, Duration>> {
         match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
-            FastPath::Counted(stripe) => Some(Ok(Ticket::Counted(Arc::clone(stripe)))),
+            FastPath::Counted(stripe) => Some(Ok(Ticket::Counted(CallProgress::default(), Arc::clone(stripe)))),
             FastPath::Other(Passage::Uncounted) => Some(Ok(Ticket::Uncounted)),
             FastPath::Other(Passage::Refused(wait)) => Some(Err(*wait)),
             FastPath::Other(Passage::RefusedUntil { since, until }) => {

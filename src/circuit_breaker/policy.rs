@@ -8,13 +8,16 @@ use http::{
 };
 use httpdate::parse_http_date;
 
-use super::{circuit::Ticket, handle::CircuitBreaker};
+use super::{
+    circuit::{CallProgress, CircuitShared, Judged, Ticket},
+    handle::CircuitBreaker,
+};
 use crate::{
     classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
     gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext, caught},
     head::{RequestHead, ResponseHead},
     identity::Client,
-    refusal::{Refusal, has_grpc_trailers, is_grpc_status},
+    refusal::{GrpcHead, Refusal},
     time::Moment,
 };
 
@@ -77,60 +80,48 @@ impl fmt::Debug for CircuitBreakerPolicy {
 /// use tollgate::{Body, circuit_breaker::CircuitBreakerPermit};
 /// type GuardedResponse = http::Response<Body<String, CircuitBreakerPermit>>; // of a service behind a breaker
 /// ```
+#[repr(C)] // the tag of the ticket last, where it tells apart the kinds of a body too
 pub struct CircuitBreakerPermit {
-    ticket: Ticket,
     started: Moment,
-    /// Whether the response says that it is gRPC. The request does not decide: a client can claim anything.
-    grpc: bool,
-    judged: Judged,
-    /// Whether the head was slow, once it is there.
-    slow_head: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judged {
-    NotYet,
-    /// A success so far; the body may still fail.
-    Success,
-    /// Final.
-    Done,
+    ticket: Ticket,
 }
 
 impl CircuitBreakerPermit {
     #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment) -> Self {
-        Self { ticket, started, grpc: false, judged: Judged::NotYet, slow_head: None }
+        Self { started, ticket }
     }
 
     /// Reports the verdict on a call that is not a request.
     pub(super) fn report(&mut self, verdict: Verdict) {
         let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
         let verdict = shared.answered(verdict, slow);
-        self.judged = Judged::Done;
+        self.ticket.set_progress(CallProgress { judged: Judged::Done, ..CallProgress::default() });
         self.ticket.report(verdict, slow, now);
     }
 
     /// Judges the end of a request that is not judged for good.
     #[inline(never)]
     fn judge_end(&mut self, outcome: &Outcome<'_>) {
+        let CallProgress { judged, grpc, slow_head } = self.ticket.progress();
         let Some((shared, now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
         let answer = match outcome {
-            Outcome::Complete { trailers } if self.grpc => Some(CallOutcome::Trailers(*trailers)),
+            Outcome::Complete { trailers } if grpc => Some(CallOutcome::Trailers(*trailers)),
             Outcome::Failed(error) => Some(CallOutcome::Error(*error)),
             Outcome::BodyFailed(error) => Some(CallOutcome::BodyError(*error)),
             _ => None,
         };
-        let verdict = match (&answer, outcome, self.slow_head) {
+        let verdict = match (&answer, outcome, slow_head) {
             (Some(answer), ..) => shared.classifier.judge(answer),
             (_, Outcome::Panicked, _) => Verdict::Failure,
             (_, Outcome::Refused(_), _) => Verdict::Ignore,
-            (.., Some(_)) if self.grpc => Verdict::Ignore, // cut before its trailers
-            (.., Some(_)) => Verdict::Success,             // a good head whose end was awaited
+            (.., Some(_)) if grpc => Verdict::Ignore, // cut before its trailers
+            (.., Some(_)) => Verdict::Success,        // a good head whose end was awaited
             // The caller gave up on a service that hangs. Of a server, a stranger may be as impatient at any time.
             (.., None) if slow_by_now && shared.classifier.default.is_client => Verdict::Failure,
             (.., None) => Verdict::Ignore,
         };
-        let slow = match (self.judged, self.slow_head) {
+        let slow = match (judged, slow_head) {
             // Already counted as a success, and as slow if it was: only a failure adds to that.
             (Judged::Success, _) if matches!(verdict, Verdict::Success | Verdict::Ignore) => return,
             (Judged::Success, _) => false,
@@ -144,13 +135,13 @@ impl CircuitBreakerPermit {
     /// Reports a gRPC probe that still delivers after half of its time as a success. Otherwise a long stream would lose
     /// its slot before its trailers, and a service of long streams would stay half-open for ever.
     fn report_delivering_probe(&mut self) {
-        let Ticket::Probe(probe) = &self.ticket else { return };
+        let Ticket::Probe(progress, probe) = &mut self.ticket else { return };
         let shared = &*probe.circuit.shared;
         let (now, to_end) = (shared.context.clock.now(), shared.classifier.slow_to_end);
         let took = now.since(self.started);
-        let slow = if to_end { took >= shared.trip.slow_bound() } else { self.slow_head == Some(true) };
+        let slow = if to_end { took >= shared.trip.slow_bound() } else { progress.slow_head == Some(true) };
         if took >= shared.recovery.probe_timeout / 2 {
-            self.judged = Judged::Success;
+            progress.judged = Judged::Success;
             self.ticket.report(Verdict::Success, slow, now);
         } else if !(shared.trip.has_slow_rate() && (slow || to_end)) {
             // If the stream pauses from here on, it counts as answered. Not if it was slow, or if only its end decides.
@@ -167,38 +158,33 @@ impl Permit for CircuitBreakerPermit {
         if Refusal::further_in(head.extensions, shared.context.outbound).is_some() {
             return; // settled as refused
         }
-        self.slow_head = Some(slow);
-        self.grpc = head.status.is_success() && has_grpc_trailers(head.headers);
-        if self.grpc && !is_grpc_status(head.headers) {
-            return; // known at the trailers
+        let (progress, verdict) = judge_head(shared, head, slow);
+        self.ticket.set_progress(progress);
+        if let Some(verdict) = verdict {
+            self.ticket.report(verdict, slow, now);
         }
-        let verdict = shared.answered(shared.classifier.judge_head(head), slow);
-        let success = verdict == Verdict::Success && !self.grpc;
-        if success && shared.classifier.slow_to_end {
-            return; // known at the end
-        }
-        self.judged = if success { Judged::Success } else { Judged::Done };
-        self.ticket.report(verdict, slow, now);
     }
 
     /// A response that is judged for good needs no body. A good HTTP head does: its body may still fail.
     #[inline]
     fn lasts(&self) -> Lasts {
-        if self.judged == Judged::Done { Lasts::Head } else { Lasts::Body }
+        if self.ticket.progress().judged == Judged::Done { Lasts::Head } else { Lasts::Body }
     }
 
     #[inline]
     fn on_data(&mut self, _: usize) {
-        if self.judged == Judged::NotYet && self.grpc {
+        let CallProgress { judged, grpc, .. } = self.ticket.progress();
+        if judged == Judged::NotYet && grpc {
             self.report_delivering_probe();
         }
     }
 
     #[inline]
     fn settle(mut self, outcome: Outcome<'_>) {
-        let is_judged = match self.judged {
+        let CallProgress { judged, grpc, .. } = self.ticket.progress();
+        let is_judged = match judged {
             Judged::NotYet => false,
-            Judged::Success if self.grpc => false,
+            Judged::Success if grpc => false,
             Judged::Success => !matches!(outcome, Outcome::Failed(_) | Outcome::BodyFailed(_) | Outcome::Panicked),
             Judged::Done => true,
         };
@@ -210,8 +196,26 @@ impl Permit for CircuitBreakerPermit {
 
 impl fmt::Debug for CircuitBreakerPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerPermit").field("judged", &self.judged).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakerPermit").field("judged", &self.ticket.progress().judged).finish_non_exhaustive()
     }
+}
+
+/// Returns what is known of a call once its head is there, and its verdict if that is known.
+#[inline(always)] // its result passes through memory otherwise
+fn judge_head(shared: &CircuitShared, head: ResponseHead<'_>, slow: bool) -> (CallProgress, Option<Verdict>) {
+    let grpc_head = if head.status.is_success() { GrpcHead::of(head.headers) } else { None };
+    let grpc = grpc_head.is_some_and(|grpc| grpc.has_trailers);
+    let has_grpc_status = grpc_head.is_some_and(|grpc| grpc.has_status);
+    let progress = |judged| CallProgress { judged, grpc, slow_head: Some(slow) };
+    if grpc && !has_grpc_status {
+        return (progress(Judged::NotYet), None); // known at the trailers
+    }
+    let verdict = shared.answered(shared.classifier.judge_head(head, has_grpc_status), slow);
+    let success = verdict == Verdict::Success && !grpc;
+    if success && shared.classifier.slow_to_end {
+        return (progress(Judged::NotYet), None); // known at the end
+    }
+    (progress(if success { Judged::Success } else { Judged::Done }), Some(verdict))
 }
 
 /// Settings by which results are judged.
@@ -241,8 +245,8 @@ impl ResultClassifier {
     /// Returns the verdict on a head, with the wait that it asks for where that is honored. A gRPC-Web call that failed
     /// before its first message has its status in the head, under an HTTP status of 200.
     #[inline]
-    pub(crate) fn judge_head(&self, head: ResponseHead<'_>) -> Verdict {
-        if head.status.is_success() && is_grpc_status(head.headers) {
+    pub(crate) fn judge_head(&self, head: ResponseHead<'_>, has_grpc_status: bool) -> Verdict {
+        if has_grpc_status {
             return self.judge(&CallOutcome::Trailers(Some(head.headers)));
         }
         match self.judge(&CallOutcome::Head(head)) {

@@ -53,7 +53,7 @@ pub(crate) use respond::Responder;
 pub(crate) use respond::respond;
 pub use respond::{EXPOSED_HEADERS, problem, status, text};
 pub use wire::Wire;
-pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
+pub(crate) use wire::{GrpcHead, has_grpc_trailers};
 
 /// Explanation of a refused request: the reason, the limit and the wait. Every refused response has it in its
 /// extensions.

@@ -80,11 +80,22 @@ pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     family(value.as_bytes()).is_some_and(|(family, _)| family == GRPC)
 }
 
-/// Returns whether a head has the status of a gRPC or gRPC-Web call, so that none follows in the body.
-#[inline]
-pub(crate) fn is_grpc_status(headers: &HeaderMap) -> bool {
-    let grpc = |value: &HeaderValue| family(value.as_bytes()).is_some();
-    headers.get(CONTENT_TYPE).is_some_and(grpc) && headers.contains_key(GRPC_STATUS)
+/// Head of a response of gRPC or gRPC-Web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GrpcHead {
+    /// As [`has_grpc_trailers`].
+    pub(crate) has_trailers: bool,
+    /// Whether it has the status of the call, so that none follows.
+    pub(crate) has_status: bool,
+}
+
+impl GrpcHead {
+    /// Returns `None` for a response that is not gRPC; only one that is is searched for its status.
+    #[inline]
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let (family, _) = family(headers.get(CONTENT_TYPE)?.as_bytes())?;
+        Some(Self { has_trailers: family == GRPC, has_status: headers.contains_key(GRPC_STATUS) })
+    }
 }
 
 const GRPC: &str = "application/grpc";

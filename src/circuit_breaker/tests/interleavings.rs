@@ -119,7 +119,7 @@ fn loom_half_open_circuit_admits_one_probe() {
         let admitted = twice(move |_| shared.admit(due).ok());
         let mut probes: Vec<_> = admitted.into_iter().flatten().collect();
         assert_eq!(probes.len(), 1);
-        assert!(matches!(probes[0], Ticket::Probe(_)));
+        assert!(matches!(probes[0], Ticket::Probe(..)));
         // Released and acquired by another call, the slot counts once.
         probes[0].report(Verdict::Ignore, false, due);
         circuit.admit(due).unwrap().report(Verdict::Success, false, due);
