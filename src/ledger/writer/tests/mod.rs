@@ -1,6 +1,5 @@
 //! Batches, the writer, and the explorer of two writers, their callers and a database.
 
-#[cfg(feature = "sqlite")]
 pub(crate) mod against;
 mod batch;
 pub(crate) mod bills;
