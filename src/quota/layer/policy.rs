@@ -61,7 +61,7 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
     /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
     units: HotSwap<Vec<Kind>>,
-    retired: Mutex<RetiredVersions>,
+    pub(super) retired: Mutex<RetiredVersions>,
 }
 
 impl QuotaPolicy {
