@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 use super::{
     active_plan::ActivePlan,
     error::QuotaError,
-    policy::{QuotaPolicy, warn},
+    policy::QuotaPolicy,
+    report::warn,
     reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
@@ -115,7 +116,8 @@ impl Quotas {
     /// first one charged.
     ///
     /// # Errors
-    /// If it was rolled back before or is not known any more, an amount is above 2^53 - 1, or the store does not answer.
+    /// If it was rolled back before or is not known any more, a counter would exceed 2^53 - 1, or the store does not
+    /// answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -14,6 +14,7 @@ use super::{
     charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
+    report::{emit, warn},
     retired_versions::RetiredVersions,
     settings::{OnExpiry, QuotaConfig},
     totals::PlanTotals,
@@ -22,14 +23,14 @@ use crate::{
     error::ConfigError,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Name},
+    identity::Client,
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
-            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
-            Settlement, StoreError, StoreEvent,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, PlanLookup, QuotaBackend, Receipt, Settlement,
+            StoreError,
         },
     },
     refusal::{Dialect, Reason, Refusal, Violation},
@@ -275,14 +276,8 @@ impl Common {
         observers.emit(&Event::UnknownUnit { policy, unit: unit.as_str() });
     }
 
-    /// Settles a charge, and emits the warnings that it causes, and amounts that no counter holds.
+    /// Settles a charge, and emits the warnings that it causes, and amounts that were cut.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
-        if let Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } = settlement {
-            let PolicyContext { name: policy, observers, .. } = &self.context;
-            for (kind, amount) in used.beyond_most().chain(actual.beyond_most()).filter(|(kind, _)| self.counts(kind)) {
-                observers.emit(&Event::AmountCut { policy, kind: kind.as_str(), amount });
-            }
-        }
         warn(&self.context, &self.store.settle(receipt, settlement, self.now()));
     }
 
@@ -312,42 +307,6 @@ impl Common {
         if let AdmitError::Denied { shared: true, .. } = refused {
             self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
-    }
-}
-
-/// Emits an event of the store for which no caller waits.
-fn emit(context: &PolicyContext, event: &StoreEvent) {
-    let policy = &context.name;
-    let network: Option<Name>;
-    let event = match event {
-        StoreEvent::Near(near) => return warn(context, near),
-        StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
-        StoreEvent::Held(client) => Event::AccountHeld { policy, client },
-        StoreEvent::Lost(why) => Event::StoreLost { policy, why },
-        StoreEvent::Back => Event::StoreBack { policy },
-        StoreEvent::Full => Event::SpoolFull { policy },
-        StoreEvent::CohortFull(cohort) => {
-            network = cohort.network();
-            Event::CohortFull { policy, network: network.as_ref() }
-        }
-        StoreEvent::Merged { records, duplicates } => {
-            Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
-        }
-    };
-    context.observers.emit(&event);
-}
-
-/// Emits the warnings of a client near its limits.
-#[inline]
-pub(super) fn warn(context: &PolicyContext, near: &NearLimits) {
-    for warning in &near.limits {
-        context.observers.emit(&Event::NearLimit {
-            policy: &context.name,
-            client: near.client.as_ref(),
-            limit: &warning.name,
-            used: warning.used,
-            of: warning.limit,
-        });
     }
 }
 

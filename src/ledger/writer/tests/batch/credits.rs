@@ -159,7 +159,7 @@ impl History {
             }
             Step::Record(requests, tokens) => {
                 let amounts: Amounts = [("requests", requests), ("tokens", tokens)].into();
-                self.account.record(&amounts, self.now());
+                let _ = self.account.record(&amounts, self.now());
                 self.ledger.record(amounts);
                 self.book.record(&self.limits, requests, tokens, self.ledger.now);
             }
