@@ -203,6 +203,30 @@ fn rejected_settlement_makes_its_reservation_due() {
     }
 }
 
+/// Its holder goes on, and ends it later.
+#[test]
+fn rejected_addition_leaves_its_reservation_open() {
+    let mut scene = Scene::new();
+    let terms = crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false };
+    let reserve = AdmitCommand { reserve: Some(terms), ..admit(&hourly(100), ("requests", 60)) };
+    scene.writer.submit(command(2, key("acme", "a"), CommandKind::Admit(reserve)), "ann").unwrap();
+    scene.settle_down();
+    let CommandKind::Settle(add) = settle(&hourly(100), 0, AdmittedAt { at: START, epoch: 0 }, SettleKind::Add) else {
+        unreachable!()
+    };
+    let add = SettleCommand { used: ("requests", 4).into(), ..add };
+    scene.writer.enqueue(command(4, key("acme", "a"), CommandKind::Settle(add)));
+    while scene.next != Step::Wait || scene.writer.backlog() > 0 {
+        match &scene.next {
+            Step::Write(writes, _) if !writes.rows.is_empty() => scene.fails(DbError::Rejected("a check".into())),
+            _ => scene.go_on(),
+        }
+    }
+    assert_eq!(scene.database.store.holds.iter().map(|hold| hold.until).collect::<Vec<_>>(), [START + HOUR]);
+    let notices = scene.writer.notices();
+    assert!(matches!(&notices[0].what, NoticeKind::Rejected(why) if **why == *"a check"), "{notices:?}");
+}
+
 /// The rows of the admission are no rows of the command that makes its reservation due.
 #[test]
 fn reservation_is_due_after_a_lost_commit_too() {
