@@ -123,6 +123,7 @@ macro_rules! keeps_every_rule_of_time {
             a_late_charge_belongs_to_its_own_period
             credit_lowers_the_open_window
             told_waits_are_true
+            waits_count_on_what_is_left_of_grants
         }
     };
 }

@@ -116,7 +116,7 @@ rules! {
         credit_lowers_the_open_window
     }
     expiry { reservations_lost_in_bursts_equal_a_book }
-    waits { told_waits_are_true }
+    waits { told_waits_are_true waits_count_on_what_is_left_of_grants }
 }
 
 /// Quotas over an empty store, and two clients.

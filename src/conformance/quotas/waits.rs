@@ -34,6 +34,70 @@ pub async fn told_waits_are_true(make: impl AsyncFn(QuotaLayer, FakeClock) -> Qu
     assert!(waits > HISTORIES / 3, "refusals of {HISTORIES} histories told {waits} waits");
 }
 
+/// After a change of plan, a refusal counts on each grant as far as it will be left when the wait is over: what the usage
+/// took of it under the old plan stays taken, if the store does not write refusals, and a grant that ends before takes
+/// nothing over.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{FakeClock, QuotaLayer, conformance::quotas};
+/// quotas::waits_count_on_what_is_left_of_grants(async |layer: QuotaLayer, _: FakeClock| layer.handle()).await;
+/// # });
+/// ```
+pub async fn waits_count_on_what_is_left_of_grants(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas) {
+    let layer = |sizes, clock: &FakeClock| QuotaLayer::new(plan(sizes)).clock(clock.clone());
+    // The day ends while the grant is partly used under the old plan.
+    for asked in 10..15 {
+        let clock = FakeClock::new();
+        let scene = Scene::of(async |layer| make(layer, clock.clone()).await, layer([0, 5, 0, 0], &clock)).await;
+        let Scene { quotas, alice, bob } = &scene;
+        for client in [alice, bob] {
+            quotas
+                .grant(client, Grant::new("queries", 3, wall(&clock.clone().into()) + HOUR * 48))
+                .await
+                .expect("a grant");
+            quotas.charge(client, ("queries", 7)).await.expect("a charge");
+        }
+        quotas.set_plan(plan([0, 10, 0, 0])).expect("a plan");
+        let refusals = [
+            quotas.check(alice, ("queries", asked)).await.expect_err("more than is left of the day"),
+            quotas.charge(bob, ("queries", asked)).await.expect_err("more than is left of the day"),
+        ];
+        clock.advance(refusals.iter().find_map(Refusal::retry_after).unwrap_or(HOUR * 24));
+        let passes = [
+            quotas.check(alice, ("queries", asked)).await.is_ok(),
+            quotas.check(bob, ("queries", asked)).await.is_ok(),
+        ];
+        assert_eq!(passes, refusals.map(|refusal| refusal.retry_after().is_some()), "{asked} queries");
+    }
+    // The first grant ends within the day, and only then the hour of the other limit.
+    let clock = FakeClock::new();
+    let limits = |queries| plan([0, queries, 0, 0]).limit(Quota::units("rows", 1).per(Period::hour()).named("rows"));
+    let layer = QuotaLayer::new(limits(10)).clock(clock.clone());
+    let scene = Scene::of(async |layer| make(layer, clock.clone()).await, layer).await;
+    let Scene { quotas, alice, bob } = &scene;
+    for client in [alice, bob] {
+        for until in [HOUR / 2, HOUR * 48] {
+            let grant = Grant::new("queries", 3, wall(&clock.clone().into()) + until);
+            quotas.grant(client, grant).await.expect("a grant");
+        }
+        quotas.charge(client, [("queries", 9), ("rows", 1)]).await.expect("a charge");
+    }
+    quotas.set_plan(limits(8)).expect("a plan");
+    for client in [alice, bob] {
+        let asked = [("queries", 3), ("rows", 1)];
+        let refused = match client == alice {
+            true => quotas.check(client, asked).await,
+            false => quotas.charge(client, asked).await,
+        };
+        let wait = refused.expect_err("no rows are left").retry_after().expect("a wait");
+        let clock = clock.clone();
+        clock.advance(wait);
+        quotas.check(client, asked).await.unwrap_or_else(|refusal| panic!("after {wait:?}: {refusal:?}"));
+        clock.set_back(wait);
+    }
+}
+
 /// Runs this many histories and returns the number of waits that were told; see [`told_waits_are_true`].
 ///
 /// ```
@@ -59,9 +123,6 @@ pub async fn told_waits(make: impl AsyncFn(QuotaLayer, FakeClock) -> Quotas, his
                 random: fastrand::Rng::with_seed(seed),
                 open: Vec::new(),
                 granted: false,
-                versions: [0; 2],
-                tier: 0,
-                admitted: None,
                 waits: 0,
                 log: format!("history {seed}, {on_expiry:?}:"),
             };
@@ -93,11 +154,6 @@ struct WaitHistory<'a> {
     open: Vec<ReservationId>,
     /// Whether a grant was made, without which a smaller limit holds once it is used up.
     granted: bool,
-    /// Number of plans that each tier had.
-    versions: [u32; 2],
-    /// Tier of the last request, and tier and number of the plan under which one was admitted last.
-    tier: usize,
-    admitted: Option<(usize, u32)>,
     /// Number of waits that were told.
     waits: u64,
     log: String,
@@ -136,13 +192,13 @@ impl WaitHistory<'_> {
                 if sizes[0] > 0 {
                     sizes[1] = 0; // of the same name
                 }
-                self.versions[tier] += 1;
                 let _ = write!(self.log, " plan {tier} {sizes:?};");
                 match tier {
                     0 => self.quotas.set_plan(plan(sizes)),
                     _ => self.quotas.set_tier_plan("pro", plan(sizes)),
                 }
                 .expect("a plan");
+                self.ask().await; // before a request is admitted under it
             }
             11 => {
                 let back = Duration::from_millis(self.random.u64(1..7_200_000));
@@ -160,14 +216,12 @@ impl WaitHistory<'_> {
 
     fn amounts(&mut self) -> Amounts {
         let random = &mut self.random;
-        let amounts = KINDS.map(|kind| (random.u8(..4) > 0).then(|| (kind, random.u64(..9))));
+        let most = if random.u8(..3) > 0 { 9 } else { 18 }; // more than is usual is left with grants alone
+        let amounts = KINDS.map(|kind| (random.u8(..4) > 0).then(|| (kind, random.u64(..most))));
         amounts.into_iter().flatten().collect()
     }
 
     /// Charges, reserves or checks an amount, in a tier or by name alone, and waits as a refusal tells.
-    ///
-    /// A client with grants uses them up as under the plan of its last admitted request. Under another plan the told wait
-    /// assumes that it goes on under that one, so it is not judged.
     async fn ask(&mut self) {
         let (amounts, way) = (self.amounts(), self.random.u8(..3));
         let asked = [Some(0), Some(1), None][self.random.usize(..3)].filter(|_| way < 2);
@@ -175,18 +229,10 @@ impl WaitHistory<'_> {
             Some(tier) => self.client.clone().with_tier(["free", "pro"][tier]),
             None => self.client.clone(),
         };
-        let tier = asked.unwrap_or(self.tier);
-        let plan = Some((tier, self.versions[tier]));
-        let is_judged = !self.granted || self.admitted == plan;
-        self.tier = tier;
         let _ = write!(self.log, " ask {amounts:?} of {:?}, way {way};", client.tier());
         let Err(refusal) = self.once(&client, &amounts, way).await else {
-            self.admitted = if way < 2 { plan } else { self.admitted };
             return;
         };
-        if !is_judged {
-            return;
-        }
         let Some(wait) = refusal.retry_after() else {
             // Without a wait, the amount must be more than a limit has: nothing that passes makes room for it.
             let too_large = refusal.violations().iter().any(|one| {
@@ -211,7 +257,6 @@ impl WaitHistory<'_> {
         if let Err(again) = self.once(&client, &amounts, way).await {
             panic!("refused after the told wait: {again:?}: {}", self.log);
         }
-        self.admitted = if way < 2 { plan } else { self.admitted };
     }
 
     async fn once(&mut self, client: &Client, amounts: &Amounts, way: u8) -> Result<(), Refusal> {

@@ -90,7 +90,7 @@ impl AccountState {
         wall: u64,
     ) -> Result<TakenCharge, Vec<Violation>> {
         let (mut view, now) = (self.view(plan, wall), wall_time(wall));
-        let violations = view.violations(amounts, now);
+        let violations = view.violations(amounts, &self.stored_grants(), now);
         if !violations.is_empty() {
             return Err(violations);
         }
@@ -125,6 +125,11 @@ impl AccountState {
         let counter = |limit| self.present(limit, wall).map(|at| self.counters[at].counter.clone());
         let counters = plan.counted().iter().map(|limit| counter(limit).unwrap_or_default());
         Account::with_counters(plan, counters, self.grants.clone())
+    }
+
+    /// Returns the grants as they stay if the request that is being decided is refused, and writes nothing.
+    fn stored_grants(&self) -> Grants {
+        if self.writes { self.grants.clone() } else { self.before.grants.iter().cloned().collect() }
     }
 
     /// Records used amounts in the windows that are open, even beyond a limit.

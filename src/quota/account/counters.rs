@@ -38,18 +38,19 @@ struct FreshStart {
 }
 
 impl Account {
-    /// Rolls windows that have ended, applies a plan if one is given, expires grants.
+    /// Rolls windows that have ended, expires grants, applies a plan if one is given.
     #[inline]
     pub(super) fn advance_counters(&mut self, plan: Option<&Arc<Plan>>, wall: u64) {
         if !self.stable_range.contains(&wall) {
             self.roll(wall);
         }
-        if let Some(plan) = plan.filter(|plan| !Arc::ptr_eq(&self.plan, plan)) {
-            self.change_plan(plan);
-        }
+        // Before the plan changes: a grant that has ended covers nothing more.
         if !self.grants.is_empty() {
             self.grants.expire(wall);
             self.cover();
+        }
+        if let Some(plan) = plan.filter(|plan| !Arc::ptr_eq(&self.plan, plan)) {
+            self.change_plan(plan);
         }
     }
 

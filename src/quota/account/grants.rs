@@ -163,9 +163,13 @@ impl Grants {
     }
 
     /// Returns the amount by which the grants will raise a limit at `wall`, if its window has not ended and nothing is
-    /// used until then.
-    pub(super) fn raise_at(&self, limit: &Limit, wall: u64) -> u64 {
-        self.sum(limit, |grant| if grant.until > wall { grant.raises() } else { grant.current })
+    /// used until then. A grant that ends before covers no more than it does in `stored`.
+    pub(super) fn raise_at(&self, limit: &Limit, wall: u64, stored: &Self) -> u64 {
+        let covered = |grant: &GrantState| {
+            let stored = stored.iter().find(|other| other.id == grant.id);
+            stored.map_or(0, |stored| stored.current.min(grant.current))
+        };
+        self.sum(limit, |grant| if grant.until > wall { grant.raises() } else { covered(grant) })
     }
 
     /// Returns the amount by which the grants will raise a limit in a window that begins at `wall`.

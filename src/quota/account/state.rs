@@ -95,17 +95,18 @@ impl Account {
         self.expire(now, settings)
     }
 
-    /// Runs `work` on the account as a plan sees it at `now`. Nothing changes but what time alone changes.
+    /// Runs `work` on the account as a plan sees it at `now`, and on the grants as they are stored. Nothing changes but
+    /// what time alone changes.
     ///
     /// [`expire`](Self::expire) comes before it.
-    pub(crate) fn look<T>(&mut self, plan: &Arc<Plan>, now: Now, work: impl FnOnce(&Self) -> T) -> T {
+    pub(crate) fn look<T>(&mut self, plan: &Arc<Plan>, now: Now, work: impl FnOnce(&Self, &Grants) -> T) -> T {
         // Both may be large. No plan changes the one, and of the other only the number of slots.
         let (rare, slots) = (self.rare.take(), self.slots.take());
         let number = slots.as_ref().map_or(0, |slots| slots.limit());
         let mut copy = self.clone();
         copy.slots = slots;
         copy.advance_counters(Some(plan), now.wall);
-        let result = work(&copy);
+        let result = work(&copy, &self.grants);
         (self.rare, self.slots) = (rare, copy.slots);
         if let Some(slots) = &mut self.slots {
             slots.resize(number);
@@ -152,12 +153,12 @@ impl Account {
             return Err(self.denial_until(place, request.amounts, now, Denial::Reservations));
         }
         if !self.fits(request.amounts, request.each) {
-            return Err(Denial::Limits(self.violations(request.amounts, now)));
+            return Err(Denial::Limits(self.violations(request.amounts, &self.grants, now)));
         }
         let mut taken = Taken { epoch: self.epoch, ..Taken::default() };
         // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
-            return Err(Denial::Limits(self.violations(request.amounts, now)));
+            return Err(Denial::Limits(self.violations(request.amounts, &self.grants, now)));
         }
         taken.marks = self.add_to(request.amounts, request.each, now.wall, request.reserve, whole);
         self.in_flight = self.in_flight.saturating_add(u32::from(request.open));

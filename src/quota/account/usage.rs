@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Account, AccountSettings, ChargeRequest, Counter, Denial, Duplicate, Now, counters::fits};
+use super::{Account, AccountSettings, ChargeRequest, Counter, Denial, Duplicate, Grants, Now, counters::fits};
 use crate::{
     policy_name::PolicyName,
     quota::{Amounts, Limit, LimitUsage, Usage},
@@ -129,13 +129,16 @@ impl Account {
     }
 
     /// Returns the limits without room for these amounts, now or once the others have room: a grant may end until then.
+    ///
+    /// `stored` are the grants as they stay if this view of the account is not stored: what they have used then is final
+    /// once they or the window end.
     #[cold]
-    pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
-        self.violations_from(now.wall, amounts, now)
+    pub(crate) fn violations(&self, amounts: &Amounts, stored: &Grants, now: Now) -> Vec<Violation> {
+        self.violations_from(now.wall, amounts, stored, now)
     }
 
     /// Returns the limits without room for these amounts at `at`, or once the others have room.
-    fn violations_from(&self, mut at: u64, amounts: &Amounts, now: Now) -> Vec<Violation> {
+    fn violations_from(&self, mut at: u64, amounts: &Amounts, stored: &Grants, now: Now) -> Vec<Violation> {
         let limits = self.limits().filter_map(|state| Some((amounts.get(state.limit.kind())?, state)));
         let limits: Vec<_> = limits.collect();
         let mut found: Vec<Option<NextFit>> = vec![None; limits.len()];
@@ -143,7 +146,7 @@ impl Account {
         loop {
             let mut next = at;
             for ((asked, state), found) in limits.iter().zip(&mut found) {
-                let fit = self.next_fit(*asked, state, at, now);
+                let fit = self.next_fit(*asked, state, at, stored, now);
                 if fit.from != Some(at) {
                     next = next.max(fit.from.unwrap_or(at));
                     *found = Some(fit);
@@ -158,7 +161,8 @@ impl Account {
             let (name, kind, current) = (state.limit.name.clone(), state.limit.kind().clone(), state.taken());
             let NextFit { size, from } = found?;
             let wait = from.map(|from| Duration::from_nanos(from - now.wall));
-            Some(Violation { name, kind, limit: if from.is_some() { state.size } else { size }, current, wait })
+            let (limit, free_at) = (if from.is_some() { state.size } else { size }, from.map(Duration::from_nanos));
+            Some(Violation { name, kind, limit, current, wait, free_at })
         };
         limits.iter().zip(found).filter_map(violation).collect()
     }
@@ -173,7 +177,7 @@ impl Account {
         now: Now,
         denial: impl FnOnce(Duration) -> Denial,
     ) -> Denial {
-        let violations = self.violations_from(now.wall.saturating_add(nanos(place)), amounts, now);
+        let violations = self.violations_from(now.wall.saturating_add(nanos(place)), amounts, &self.grants, now);
         match violations.iter().map(|violation| violation.wait).collect::<Option<Vec<_>>>() {
             Some(waits) => denial(waits.into_iter().fold(place, Duration::max)),
             None => Denial::Limits(violations), // no wait helps
@@ -196,18 +200,18 @@ impl Account {
     }
 
     /// Returns when a limit has room for an amount, at `at` or later: in its present window as far as grants that have
-    /// not ended raise it, or in the next one.
-    fn next_fit(&self, asked: u64, state: &LimitState<'_>, at: u64, now: Now) -> NextFit {
+    /// not ended raise it, or in the next one as far as the `stored` grants do.
+    fn next_fit(&self, asked: u64, state: &LimitState<'_>, at: u64, stored: &Grants, now: Now) -> NextFit {
         let Some(end) = state.end(now.wall) else {
             let from = if self.has_slots(asked, now.moment) { at } else { at.max(now.wall.saturating_add(SLOT_WAIT)) };
             return NextFit { from: (asked <= 1).then_some(from), size: state.size };
         };
-        let size = state.limit.limit.saturating_add(self.grants.raise_at(state.limit, at));
+        let size = state.limit.limit.saturating_add(self.grants.raise_at(state.limit, at, stored));
         if at < end && fits(asked, size, state.taken()) {
             return NextFit { from: Some(at), size };
         }
         let from = at.max(end);
-        let size = state.limit.limit.saturating_add(self.grants.raise_after(state.limit, from));
+        let size = state.limit.limit.saturating_add(stored.raise_after(state.limit, from));
         NextFit { from: fits(asked, size, 0).then_some(from), size }
     }
 }

@@ -207,7 +207,7 @@ impl Quotas {
             usage,
         };
         let limits = usage.limits.into_iter().map(explain).collect();
-        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused, now));
+        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused));
         Ok(Explanation { client: Some(client), limits, refusal })
     }
 
@@ -272,8 +272,8 @@ impl Quotas {
     /// listed and counts from the first request on.
     ///
     /// Usage above the limit uses the grant up, as under the plan of the client's last admitted request: a refusal in a
-    /// ledger and a [`check`](Self::check) write nothing. The wait that they tell under a newer plan or another tier assumes
-    /// that the grant is used up as under that one, and may be too short.
+    /// ledger and a [`check`](Self::check) write nothing. The waits that they tell count on what will be left of the grant
+    /// then.
     ///
     /// # Errors
     /// If the client's plan has no limit of this name, the end has passed, there is no room for another account, or the

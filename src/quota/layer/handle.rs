@@ -66,7 +66,7 @@ impl Quotas {
             return Err(refusal);
         }
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
-        checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
+        checked.map_err(|refused| self.0.refusal(&active, client, refused))
     }
 
     /// Charges all these amounts, or none.
@@ -258,7 +258,7 @@ impl Quotas {
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
                 common.report_overflow(&refused);
-                Err(self.refused(client, self.0.refusal(&active, client, refused, now)))
+                Err(self.refused(client, self.0.refusal(&active, client, refused)))
             }
         }
     }

@@ -90,7 +90,7 @@ impl QuotaPolicy {
     pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
         let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
         let name = self.common.context.name.clone();
-        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None };
+        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None, free_at: None };
         Some(self.common.context.refusal(Reason::UnknownUnit).with_violations(vec![violation]))
     }
 
@@ -144,13 +144,13 @@ impl QuotaPolicy {
             MaybeFuture::Ready(Ok(admission)) => {
                 MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, connect, admission, now)))
             }
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
                         Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, connect, admission, now)),
-                        Err(refused) => policy.deny(&active, &client, refused, now),
+                        Err(refused) => policy.deny(&active, &client, refused),
                     }
                 })
             }
@@ -168,7 +168,6 @@ impl QuotaPolicy {
         active: &ActivePlan,
         client: &Client,
         refused: AdmitError,
-        now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
         let begun_before = matches!(
@@ -181,10 +180,10 @@ impl QuotaPolicy {
         if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
-        Err(self.refusal(active, client, refused, now))
+        Err(self.refusal(active, client, refused))
     }
 
-    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
+    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError) -> Refusal {
         let (reason, wait) = match refused {
             AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
                 (Reason::Unidentified, None)
@@ -204,7 +203,7 @@ impl QuotaPolicy {
                 (if shared { Reason::Capacity } else { Reason::TooManyReservations }, Some(wait))
             }
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
-                return self.over(active, client, violations, now);
+                return self.over(active, client, violations);
             }
             // Neither the limit nor the usage of a shared account is reported: it would show the traffic of others.
             AdmitError::Denied { denial: Denial::Limits(violations), shared: true } => {
@@ -222,7 +221,7 @@ impl QuotaPolicy {
     }
 
     /// Returns the refusal of a client at its limits. It reports the limit with the longest wait.
-    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>) -> Refusal {
         let never = violations.iter().any(|violation| violation.wait.is_none());
         let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
         let refusal = self.common.context.refusal(reason).with_violations(violations);
@@ -230,8 +229,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
+        let resets_at = worst.free_at.filter(|_| worst.kind != Kind::Concurrent);
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, worst.free_at), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,
@@ -313,10 +312,10 @@ impl Common {
 /// Returns the delay after a common boundary, so that clients do not all retry at once.
 ///
 /// It is constant for a client and a boundary: at most 300 s, and at most a tenth of the period.
-fn spread(limit: &Limit, client: &Client, wall: u64, wait: Duration) -> Duration {
+fn spread(limit: &Limit, client: &Client, boundary: Option<Duration>) -> Duration {
     let period = limit.quota.period().filter(|period| period.is_calendar());
     let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
-    let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));
+    let boundary = boundary.unwrap_or_default().as_nanos();
     let mixed = (client.digest().0 ^ boundary.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
     let millis = mixed % most.as_millis().max(1);
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))

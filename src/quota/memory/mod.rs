@@ -44,7 +44,7 @@ use shared::SharedAccounts;
 
 use super::{
     Plan,
-    account::{Account, AccountSettings, Changed, Now},
+    account::{Account, AccountSettings, Changed, Grants, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
@@ -170,8 +170,9 @@ impl Accounts {
         }
     }
 
-    /// Runs `work` on a client's account as the plan of the context sees it, or on a new one. Nothing changes.
-    fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&Account) -> T) -> T {
+    /// Runs `work` on a client's account as the plan of the context sees it and on its grants as they are stored, or on a
+    /// new one. Nothing changes.
+    fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&Account, &Grants) -> T) -> T {
         loop {
             let (_, mut shard) = self.shard(context.client);
             let Some(slot) = shard.find(context.client.digest()) else { break };
@@ -182,7 +183,7 @@ impl Accounts {
             drop(shard);
             yield_now(); // other threads wait for this lock
         }
-        work(&Account::new(context.plan))
+        work(&Account::new(context.plan), &Grants::default())
     }
 
     /// Runs `work` on a client's account; `None` if it has none.

@@ -206,7 +206,7 @@ impl QuotaBackend for Accounts {
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account| account.usage(context.now.wall))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.usage(context.now.wall))))
     }
 
     fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
@@ -218,10 +218,11 @@ impl QuotaBackend for Accounts {
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let (violations, shared) = match self.lacks_room(context) {
-            None => (self.look(context, |account| account.violations(amounts, context.now)), false),
-            Some(no_room) => {
-                (self.with_shared(context, no_room, |account, now, _| account.violations(amounts, now)), true)
-            }
+            None => (self.look(context, |account, stored| account.violations(amounts, stored, context.now)), false),
+            Some(no_room) => (
+                self.with_shared(context, no_room, |account, now, _| account.violations(amounts, &account.grants, now)),
+                true,
+            ),
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
     }
@@ -249,7 +250,7 @@ impl QuotaBackend for Accounts {
                     if !account.expire(now, &self.settings) {
                         break; // the same account again, under the lock's next turn
                     }
-                    let usage = account.look(&plan_of(client), now, |account| account.usage(now.wall));
+                    let usage = account.look(&plan_of(client), now, |account, _| account.usage(now.wall));
                     page.push((client.clone(), usage));
                 }
                 slot += 1;
@@ -309,7 +310,7 @@ impl QuotaBackend for Accounts {
     }
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account| account.grants.active(context.now.wall))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.grants.active(context.now.wall))))
     }
 
     fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {

@@ -202,7 +202,7 @@ impl History {
             let plan = plan(limits);
             let used = |usage: Usage| usage.limits.iter().map(|limit| limit.used).collect::<Vec<_>>();
             let expected: Vec<_> = limits.iter().map(|limit| self.book.used[*limit]).collect();
-            let in_memory = self.account.look(&plan, now, |account| used(account.usage(now.wall)));
+            let in_memory = self.account.look(&plan, now, |account, _| used(account.usage(now.wall)));
             prop_assert_eq!(&in_memory, &expected, "in memory, after {:?}", step);
             let stored = self.ledger.store.load(&reads, now.wall).accounts.remove("acme").unwrap_or_default();
             let stored = AccountState::new(stored).view(&plan, now.wall).usage(now.wall);
@@ -229,6 +229,25 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         History { ledger, account, settings, limits, moment: Moment::from_nanos(HOUR), book: Book::default() };
     history.step(&Step::Record(1, 1))?; // so that the ledger has the account
     steps.iter().try_for_each(|step| history.step(step))
+}
+
+/// A settlement of the hour before is in the same batch, so that the counters of that hour are loaded as well.
+#[test]
+fn credit_leaves_the_window_of_a_late_settlement() {
+    let mut ledger = Ledger::new(plan(&[0]));
+    ledger.record(("tokens", 20));
+    let late = ledger.reserve("a", ("tokens", 10));
+    ledger.plan = plan(&[2]);
+    ledger.record(("tokens", 7));
+    ledger.now += HOUR;
+    let end = SettleKind::Commit(("tokens", 4).into());
+    let settle = settle(&ledger.plan, late.attempt, late.since, end);
+    let request = Box::new(CreditRequest::try_new("7", Kind::from("tokens"), 50, "story").unwrap());
+    let credit = CommandKind::Credit { plan: Arc::clone(&ledger.plan), request };
+    let commands = [ledger.command("a", settle), ledger.command(&format!("{CREDIT}7"), credit)];
+    let replies = ledger.batch(&commands);
+    assert!(matches!(&replies[1], Reply::Credited(credited) if credited.amount == 7), "{replies:?}");
+    assert_eq!((ledger.of("per_model"), ledger.of("daily")), ((24, 0), (0, 0)));
 }
 
 proptest! {

@@ -61,7 +61,6 @@ fn part_that_no_counter_takes_is_in_the_decision() {
     ledger.fill(5);
     assert_eq!(ledger.end(&held, 11, false).1, cut(4));
     assert_eq!(ledger.of(REQUESTS), (MOST, 0));
-    assert_eq!(ledger.charge("b", ("requests", 0)).is_decided(), true);
     assert_eq!(ledger.decided(CommandKind::Probe).1, Cut::default(), "it is reported once");
 }
 

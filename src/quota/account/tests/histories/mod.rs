@@ -145,7 +145,7 @@ impl History {
         };
         let counted = slot && self.book.limits[3] > 0;
         let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.settings.max_hold));
-        prop_assert_eq!(self.account.violations(&amounts, self.now).is_empty(), fits);
+        prop_assert_eq!(self.account.violations(&amounts, &self.account.grants, self.now).is_empty(), fits);
         let crowded = reserve && self.book.expiring() >= self.settings.max_reservations;
         match self.account.admit(&ChargeRequest { reserve, ..ask(&amounts) }, self.now, &self.settings) {
             Ok(taken) => {
