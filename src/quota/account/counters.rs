@@ -107,16 +107,14 @@ impl Account {
         })
     }
 
-    /// Adds amounts, for `each` limit where that is known, to the counters of the plan. Each part that no counter takes
-    /// goes to `cut`.
+    /// Adds amounts, for `each` limit where that is known, to the counters of the plan by `take`.
     #[inline(never)] // as above
     pub(super) fn add_to(
         &mut self,
         amounts: &Amounts,
         each: &[Option<u64>],
         wall: u64,
-        reserve: bool,
-        mut cut: impl FnMut(&Kind, u64),
+        mut take: impl FnMut(&mut Counter, &Limit, u64),
     ) -> Marks {
         let mut marks = Marks::default();
         for (index, (counter, limit)) in self.counters.iter_mut().zip(self.plan.counted()).enumerate() {
@@ -125,10 +123,7 @@ impl Account {
                 self.stable_range = both(self.stable_range.clone(), counter.stable_range());
             }
             if amount > 0 {
-                let part = counter.take(amount, reserve);
-                if part > 0 {
-                    cut(limit.kind(), part);
-                }
+                take(counter, limit, amount);
                 self.grants.cover(limit, counter);
                 if counter.warns(limit) {
                     marks.warned |= 1 << index;

@@ -160,7 +160,7 @@ impl Account {
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, &self.grants, now)));
         }
-        taken.marks = self.add_to(request.amounts, request.each, now.wall, request.reserve, whole);
+        taken.marks = self.add_to(request.amounts, request.each, now.wall, fitting(request.reserve));
         self.in_flight = self.in_flight.saturating_add(u32::from(request.open));
         if request.reserve {
             let id = NonZeroU64::MIN.saturating_add(self.issued);
@@ -221,7 +221,7 @@ impl Account {
     /// Adds amounts that [fit](Self::violations) to the counters that are open.
     #[allow(dead_code, reason = "only a ledger decides beside its counters")]
     pub(crate) fn add(&mut self, amounts: &Amounts, reserve: bool, now: Now) -> Marks {
-        self.add_to(amounts, &[], now.wall, reserve, whole)
+        self.add_to(amounts, &[], now.wall, fitting(reserve))
     }
 
     /// Records used amounts in the counters that are open, even beyond a limit.
@@ -229,7 +229,8 @@ impl Account {
         self.advance_counters(None, now.wall);
         self.seen = self.seen.max(now.moment); // it may count in a window that no call under a plan has seen
         let mut cut = Cut::default();
-        let Marks { warned, pending } = self.add_to(amounts, &[], now.wall, false, |kind, part| cut.note(kind, part));
+        let take = |counter: &mut Counter, limit: &Limit, amount| cut.note(limit.kind(), counter.take(amount, false));
+        let Marks { warned, pending } = self.add_to(amounts, &[], now.wall, take);
         // A later response reports them.
         for (index, counter) in self.counters.iter_mut().enumerate() {
             counter.warning_pending |= pending & 1 << index != 0;
@@ -332,9 +333,9 @@ impl Account {
     }
 }
 
-/// Receives the cut parts of amounts that fit: no limit exceeds the size of a counter, so that there are none.
-fn whole(_: &Kind, part: u64) {
-    debug_assert_eq!(part, 0, "an amount that fits is not cut");
+/// Returns the function that adds amounts that fit to counters.
+fn fitting(reserve: bool) -> impl Fn(&mut Counter, &Limit, u64) {
+    move |counter, _, amount| counter.take_fitting(amount, reserve)
 }
 
 /// Returns the number of slots that a concurrency limit allows.
