@@ -80,7 +80,7 @@ async fn main() -> Result<(), support::ExampleError> {
     let address = listener.local_addr()?;
     let stop = support::stop_signal()?;
     println!("listening on http://{address}");
-    println!("for i in $(seq 12); do curl -s -o /dev/null http://{address}/; done; curl http://{address}/metrics");
+    println!("curl -s -o /dev/null 'http://{address}/?[1-20]'; curl http://{address}/metrics");
 
     let app = app(recorder).into_make_service_with_connect_info::<SocketAddr>();
     let server = |stop| axum::serve(listener, app).with_graceful_shutdown(stop).into_future();

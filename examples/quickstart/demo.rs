@@ -102,7 +102,9 @@ pub(crate) fn invite(address: SocketAddr) {
     println!("\nTry it yourself (Ctrl-C ends the server):\n");
     println!("  curl -i http://{address}/                                  # admitted, with its fields");
     println!("  curl -i -H 'x-api-key: carol' http://{address}/            # carol's own bucket");
-    println!("  for i in $(seq 12); do curl -s -o /dev/null -w '%{{http_code}} ' http://{address}/; done; echo");
+    println!(
+        "  curl -s -o /dev/null -w '%{{http_code}} ' 'http://{address}/?[1-20]'; echo  # until the bucket is empty"
+    );
     println!("  for i in $(seq 4); do curl -s -w ' %{{http_code}}\\n' 'http://{address}/flaky?status=503'; done");
     println!("  curl -i http://{address}/flaky                             # refused while the circuit is open");
 }

@@ -111,15 +111,15 @@ pub enum Event<'a> {
         /// Name of the unit, probably misspelled.
         unit: &'a str,
     },
-    /// A settlement without a caller who could receive an error names an amount above 2^53 - 1, the greatest that a counter
-    /// holds. The counter is charged that much, and the rest is charged nowhere. It may be the units that a handler
-    /// recorded, or those by which a [`Reservation`](crate::Reservation) was committed.
+    /// A counter reached 2^53 - 1, the greatest amount that it holds, by usage without a caller who could receive an error.
+    /// The rest of that usage is charged nowhere. It may be bytes of bodies, units that a handler recorded, or those by which
+    /// a [`Reservation`](crate::Reservation) was committed.
     AmountCut {
         /// Policy of the plan.
         policy: &'a PolicyName,
         /// Kind of the amount, probably computed wrongly.
         kind: &'a str,
-        /// Amount that was named.
+        /// Part of the usage that was cut. Of several limits of the kind, it is that of the one that lacks most.
         amount: u64,
     },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).

@@ -344,12 +344,11 @@ impl fmt::Debug for LedgerBuilder {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(feature = "postgres")]
     fn debug_shows_no_password() {
         let builder = Ledger::postgres("postgres://ann:canary@127.0.0.1/quota").spool_in("quota.spool");
         assert_eq!(format!("{builder:?}"), r#"LedgerBuilder { postgres: "url", spool: "quota.spool" }"#);

@@ -64,16 +64,15 @@ open_error! {
     /// A ledger that cannot be opened: its database cannot be reached, would lose acknowledged rows, or has other
     /// tables. Two errors are equal if their kinds and reasons are.
     ///
-    /// ```no_run
+    /// ```
     /// # #[cfg(feature = "sqlite")]
-    /// # tokio_test(async {
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
     /// use tollgate::{Ledger, LedgerErrorKind};
     ///
     /// let error = Ledger::sqlite("/no/such/folder/ledger.db").open().await.unwrap_err();
     /// assert_eq!(error.kind(), LedgerErrorKind::Address);
     /// println!("{}", error.reason());
     /// # });
-    /// # fn tokio_test(_: impl Future) {}
     /// ```
     LedgerError, LedgerErrorKind
 }

@@ -76,7 +76,7 @@ impl LedgerReceipt {
 
     pub(super) fn settle(&self, end: SettleKind, job: Option<JobEnd>, used: Amounts, part: u32) -> CommandKind {
         let (plan, attempt, since) = (Arc::clone(&self.plan), self.attempt, self.id.since);
-        let settle = SettleCommand { plan, attempt, since, end, job, used, part };
+        let settle = SettleCommand { plan, attempt, since, end, job, used, part, whole: false };
         if self.id.passed { CommandKind::SettleOf { of: self.id.command, settle } } else { CommandKind::Settle(settle) }
     }
 }

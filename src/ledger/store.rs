@@ -167,7 +167,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let unseen = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
         let (plan, used) = (plan_of(&unseen), Amounts::new());
-        let settle = SettleCommand { plan, attempt: 0, since, end, job: None, used, part: 0 };
+        let settle = SettleCommand { plan, attempt: 0, since, end, job: None, used, part: 0, whole: true };
         let mut command = self.command(key, false, CommandKind::SettleOf { of, settle });
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
@@ -183,8 +183,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 settle.plan = plan_of(&client);
             }
             let key = command.key.clone();
-            let settled = only!(Reply::Settled(job, near) => (job, near));
-            let (job, near) = read_reply(inner.writer.submit(command).await, settled)?;
+            let reply = inner.writer.submit(command).await;
+            if let Reply::TooLarge(amount) = reply {
+                return Ok((CloseResult::TooLarge(amount), NearLimits::default()));
+            }
+            let (job, near) = read_reply(reply, only!(Reply::Settled(job, near) => (job, near)))?;
             let charged = match job {
                 // Nothing changes what it has charged.
                 JobStatus::Committed | JobStatus::Late => {
@@ -325,10 +328,13 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let refused = move |why: &Arc<str>| refused(&StoreEvent::Lost(Arc::clone(why)));
         self.inner.writer.database.on_refusal(Box::new(refused));
         self.inner.writer.listen(move |notice| {
-            if notice.origin == origin {
+            // Work for no layer, such as a merge of the spool, may be of each.
+            let of_any = notice.origin == 0 && matches!(notice.what, NoticeKind::Cut(_));
+            if notice.origin == origin || of_any {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
                 listener(&match &notice.what {
                     NoticeKind::Near(near) => StoreEvent::Near(NearLimits::of(Some(&client), near.clone())),
+                    NoticeKind::Cut(cut) => StoreEvent::Cut(cut.clone()),
                     NoticeKind::Rejected(why) => StoreEvent::Rejected { client, why: Arc::clone(why) },
                 });
             }

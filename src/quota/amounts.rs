@@ -136,11 +136,6 @@ impl Amounts {
     pub(crate) fn counted(&self, kind: &Kind) -> u64 {
         self.get(kind).unwrap_or(0).min(MOST)
     }
-
-    /// Returns the amounts that no counter holds.
-    pub(crate) fn beyond_most(&self) -> impl Iterator<Item = (&Kind, u64)> {
-        self.iter().filter(|(_, amount)| *amount > MOST)
-    }
 }
 
 impl<K: Into<Kind>> From<(K, u64)> for Amounts {

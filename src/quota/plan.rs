@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use super::{MOST, Quota};
+use super::{Amounts, MOST, Quota};
 use crate::kind::{Direction, Kind};
 use crate::{
     error::ConfigError,
@@ -64,6 +64,13 @@ impl Limit {
         let (what, must) =
             (format!("amount of {}", self.kind()), format!("leave the counter of {} at most 2^53 - 1", self.name));
         Err(ConfigError::new(&what, &must, format!("{amount} on top of {taken}")))
+    }
+
+    /// Returns the amount of this kind that a commit charges, if the counter cannot take in full what is `beyond` the
+    /// estimate.
+    pub(crate) fn too_large(&self, taken: u64, used: &Amounts, beyond: &Amounts) -> Option<u64> {
+        let (used, beyond) = (used.get(self.kind())?, beyond.get(self.kind()).unwrap_or(0));
+        (used > MOST || beyond > 0 && self.check_sum(taken, beyond).is_err()).then_some(used)
     }
 
     #[inline]

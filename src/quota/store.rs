@@ -4,7 +4,7 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
+    account::{Account, AccountSettings, Changed, ChargeRequest, CloseResult, Cut, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
     memory::RoomSettings,
 };
@@ -177,6 +177,8 @@ pub(crate) type StoreListener = Arc<dyn Fn(&StoreEvent) + Send + Sync>;
 pub(crate) enum StoreEvent {
     /// A client has come near its limits.
     Near(NearLimits),
+    /// No counter took these parts of amounts.
+    Cut(Cut),
     /// The store rejected a call or a settlement of this client for good, for this reason.
     Rejected { client: Client, why: Arc<str> },
     /// Another transaction holds the account of this client, and its requests pass without the store.
@@ -268,17 +270,24 @@ pub(crate) struct AdmissionDetails {
     pub(crate) usage: Option<Usage>,
 }
 
-/// The limits that a client has just come near; mostly none.
+/// Effects of a call to report: the limits that a client has just come near, and amounts that were cut; mostly none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NearLimits {
     pub(crate) client: Option<Client>,
     pub(crate) limits: Vec<Warning>,
+    pub(crate) cut: Cut,
 }
 
 impl NearLimits {
     /// Keeps the client only if there is a limit to report; `None` stands for an account that clients share.
     pub(crate) fn of(client: Option<&Client>, limits: Vec<Warning>) -> Self {
-        Self { client: if limits.is_empty() { None } else { client.cloned() }, limits }
+        Self { client: if limits.is_empty() { None } else { client.cloned() }, limits, cut: Cut::default() }
+    }
+
+    /// Returns the effects of a change of an account; `client` as for [`of`](Self::of).
+    pub(crate) fn after(client: Option<&Client>, account: &Account, changed: Changed) -> Self {
+        let Changed { warned, cut } = changed;
+        Self { cut, ..Self::of(client, account.warnings(warned)) }
     }
 }
 

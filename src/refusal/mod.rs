@@ -220,7 +220,8 @@ impl Refusal {
         self.retry_after().map(|wait| wait.saturating_add(self.0.spread))
     }
 
-    /// Returns the time since 1970 at which enough of the limit is free again, if it is known.
+    /// Returns the time since 1970 at which enough of the limit is free again, if it is known. It is by the clock of the
+    /// store that decided: in a ledger that of its database.
     #[must_use]
     pub fn resets_at(&self) -> Option<Duration> {
         self.0.resets_at
@@ -382,4 +383,6 @@ pub struct Violation {
     pub current: u64,
     /// Longest time until enough of it is free; `None` if the request asks for more than the whole limit.
     pub wait: Option<Duration>,
+    /// Time since 1970 at which the wait is over, by the clock of the store that decided.
+    pub(crate) free_at: Option<Duration>,
 }

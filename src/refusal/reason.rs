@@ -152,10 +152,12 @@ reasons! {
     /// `INTERNAL`.
     NoPeerAddress:
         "no_peer_address", "NO_PEER_ADDRESS" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
-        "no peer address in the extensions of the request; identify_by(tollgate::peer_ip!(axum)), or another reader of \
+        "no peer address in the extensions of the request; with axum serve \
+         app.into_make_service_with_connect_info::<SocketAddr>() and identify_by(tollgate::peer_ip!(axum)); or read \
          what the server inserts, or on_unidentified(OnUnidentified::Share)",
         " found no peer address in the extensions of the request. The server must insert it in a form that the layer \
-         reads, as with .identify_by(tollgate::peer_ip!(axum)). Or all clients share one limit, with \
+         reads: with axum, app.into_make_service_with_connect_info::<SocketAddr>() and \
+         .identify_by(tollgate::peer_ip!(axum)). Or all clients share one limit, with \
          .on_unidentified(OnUnidentified::Share).";
     /// The extensions of the request have no principal that the layer reads, a fault of the server's set-up: 500,
     /// `INTERNAL`.

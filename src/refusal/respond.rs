@@ -236,6 +236,10 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>, jso
         (Reason::TooLarge, limit @ 1..) => {
             out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
         }
+        // "It is not run again" beside a retry time would contradict itself.
+        (Reason::JobOutcomeUnknown, _) if refusal.retry_after().is_some() => out.push(
+            "The same job was charged before, and its outcome is unknown. It may be under way, and is not begun again.",
+        ),
         (reason, _) => out.push(reason.forms().detail),
     };
     let Some(seconds) = refusal.retry_after_seconds() else { return };

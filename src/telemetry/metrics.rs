@@ -28,7 +28,7 @@ use crate::{
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
 /// | `tollgate.upgrades.unkept` | `policy` | upgraded connections that hold no concurrency slot |
 /// | `tollgate.units.unknown` | `policy` | amounts of a unit that no plan of the layer counts |
-/// | `tollgate.amounts.cut` | `policy` | settled amounts above 2^53 - 1, which are charged as that much |
+/// | `tollgate.amounts.cut` | `policy` | amounts of which a part was cut, because a counter had reached 2^53 - 1 |
 /// | `tollgate.circuit.transitions` | `policy`, `from`, `to` | changes of a circuit's state |
 /// | `tollgate.store.available` | `policy` | gauge: 0 while requests pass without the store |
 /// | `tollgate.store.losses` | `policy` | times that the store stopped answering |

@@ -135,7 +135,7 @@ impl Observer for Tracing {
                 warn!(target: "tollgate", %policy, %unit, skipped, "no plan of the layer counts a recorded unit");
             }),
             Event::AmountCut { policy, kind, amount } => self.limited(&self.others, |skipped| {
-                warn!(target: "tollgate", %policy, %kind, amount, skipped, "a settled amount is above 2^53 - 1 and is cut");
+                warn!(target: "tollgate", %policy, %kind, amount, skipped, "a counter has reached 2^53 - 1 and the rest of an amount is cut");
             }),
             Event::StoreRejected { policy, why, .. } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, error = why, skipped, "the store rejected a call for good");

@@ -74,6 +74,7 @@ macro_rules! keeps_every_rule {
             a_kind_without_a_limit_is_free
             large_amounts_are_judged_right
             a_record_goes_past_the_limit
+            no_counter_exceeds_its_bound
             a_kind_that_is_named_twice_is_one
             many_at_once_take_exactly_the_limit
             a_reservation_is_charged_as_what_was_used

@@ -61,7 +61,7 @@ impl Meddled {
             let account = sqlx::query("INSERT INTO quota_account (tenant_id, created_at) VALUES (?, 0)").bind(&tenant);
             account.execute(&self.pool).await.expect("an account");
             let mut written = false;
-            while !input.is_empty() {
+            while !input.0.is_empty() {
                 let row = sqlx::query(
                     "INSERT INTO quota_consumption (tenant_id, entry, job_id, quota_type, limit_id, window_start, epoch,
                      attempt, part, amount, consumed_at, granted, until, approver, reason, order_id)

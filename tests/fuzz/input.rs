@@ -33,8 +33,4 @@ impl<'a> Input<'a> {
     pub(crate) fn text(&mut self) -> String {
         String::from_utf8_lossy(self.line()).into_owned()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }

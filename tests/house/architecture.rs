@@ -41,7 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("quota", &["cost", "error", "gate", "head", "identity", "kind", "policy_name", "refusal", "sync", "time"]),
     ("ledger", &["error", "gate", "identity", "kind", "policy_name", "quota", "refusal", "time"]),
-    ("conformance", &["error", "head", "identity", "kind", "quota", "refusal", "time"]),
+    ("conformance", &["error", "gate", "head", "identity", "kind", "quota", "refusal", "time"]),
     ("config", &["circuit_breaker", "error", "kind", "quota", "time", "token_bucket"]),
     ("into_response", &["circuit_breaker", "quota", "refusal", "time"]),
     ("telemetry", &["circuit_state", "gate", "policy_name", "refusal", "time"]),

@@ -1,6 +1,7 @@
-//! Rules of the source itself: edges between modules, names, prose and size.
+//! Rules of the source itself: edges between modules, examples, names, prose and size.
 
 mod architecture;
+mod examples;
 mod files;
 mod names;
 mod prose;

@@ -50,7 +50,13 @@ async fn missing_peer_address_is_a_500_that_says_what_to_do() {
         assert_eq!((head.status.as_u16(), &head.headers["cache-control"]), (500, &"no-store".parse().unwrap()));
         assert_eq!(body["violated-policies"][0], "per \"client\"");
         let detail = body["detail"].as_str().unwrap();
-        for part in ["Policy per \"client\" found no peer address", "peer_ip!(axum)", "OnUnidentified::Share"] {
+        let parts = [
+            "Policy per \"client\" found no peer address",
+            "into_make_service_with_connect_info::<SocketAddr>()",
+            "peer_ip!(axum)",
+            "OnUnidentified::Share",
+        ];
+        for part in parts {
             assert!(detail.contains(part), "{detail}");
         }
     }

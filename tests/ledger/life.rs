@@ -124,12 +124,8 @@ async fn unnamed_client_is_refused(database: Database) {
 
 #[tokio::test]
 async fn ledger_after_shut_down_is_one_file() {
-    let database = Database::sqlite();
-    let file = match &database {
-        Database::Sqlite(file) => file,
-        #[cfg(feature = "postgres")]
-        Database::Postgres(_) => unreachable!("the database is a file"),
-    };
+    let file = Database::new_file();
+    let database = Database::Sqlite(file.clone());
     let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));
     for charged in [1, 2] {
         let ledger = database.open().await;

@@ -53,8 +53,11 @@ enum Database {
 
 impl Database {
     fn sqlite() -> Self {
-        let name = format!("tollgate-ledger-{}-{:x}.db", std::process::id(), fastrand::u64(..));
-        Self::Sqlite(std::env::temp_dir().join(name))
+        Self::Sqlite(Self::new_file())
+    }
+
+    fn new_file() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("tollgate-ledger-{}-{:x}.db", std::process::id(), fastrand::u64(..)))
     }
 
     #[cfg(feature = "postgres")]

@@ -42,6 +42,11 @@ async fn a_lost_reservation_ends_by_the_tests_clock() {
     lost_reservation_ends(Ledger::sqlite(directory.0.join("quota.db"))).await;
 }
 
+#[tokio::test]
+async fn boundary_of_a_refusal_is_by_the_ledgers_clock() {
+    boundary_is_by_the_ledgers_clock(Ledger::sqlite_in_memory()).await;
+}
+
 #[cfg(feature = "postgres")]
 mod on_a_server {
     use super::*;
@@ -58,6 +63,11 @@ mod on_a_server {
     #[tokio::test]
     async fn a_lost_reservation_ends_by_the_tests_clock() {
         lost_reservation_ends(ledger()).await;
+    }
+
+    #[tokio::test]
+    async fn boundary_of_a_refusal_is_by_the_ledgers_clock() {
+        boundary_is_by_the_ledgers_clock(ledger()).await;
     }
 }
 
@@ -108,6 +118,24 @@ async fn lost_reservation_ends(ledger: LedgerBuilder) {
         tokio::time::sleep(Duration::from_millis(20)).await; // the round that releases it
     }
     assert!(quotas.commit(&id, ("tokens", 1)).await.is_ok());
+}
+
+/// The clock of the process is ahead of the one of the ledger, by less than a second.
+async fn boundary_is_by_the_ledgers_clock(ledger: LedgerBuilder) {
+    let (clock, ahead) = (FakeClock::new(), FakeClock::new());
+    let ledger = ledger.clock(clock).open().await.unwrap();
+    let (quotas, acme) = (layer(&ledger, &ahead).handle(), Client::named("acme"));
+    quotas.charge(&acme, ("tokens", 100)).await.unwrap();
+    let ends = quotas.usage(&acme).await.unwrap().limits[0].resets_at.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..9 {
+        ahead.advance(Duration::from_millis(70));
+        let refusal = quotas.charge(&acme, ("tokens", 1)).await.unwrap_err();
+        assert_eq!(refusal.resets_at().map(|at| SystemTime::UNIX_EPOCH + at), Some(ends));
+        told.push(refusal.retry_after_seconds().unwrap());
+    }
+    told.dedup();
+    assert_eq!(told.len(), 1, "one client is told one moment: {told:?}");
 }
 
 #[tokio::test]

@@ -97,6 +97,16 @@ fn retry_after_is_rounded_up_and_never_zero() {
 }
 
 #[test]
+fn job_of_unknown_outcome_may_be_under_way_if_it_has_a_wait() {
+    let unknown = Refusal::new(Reason::JobOutcomeUnknown, PolicyName::try_new("jobs").unwrap());
+    let text = |refusal: &Refusal| String::from_utf8(refusal::text(refusal).into_body().to_vec()).unwrap();
+    let before = "The same job was charged before, and its outcome is unknown. It";
+    assert_eq!(text(&unknown), format!("{before} is not run again.\n"));
+    let running = unknown.with_retry_after(Duration::from_secs(1));
+    assert_eq!(text(&running), format!("{before} may be under way, and is not begun again. Retry in 1 second.\n"));
+}
+
+#[test]
 fn wait_in_words_is_rounded_up_to_a_unit_for_people() {
     for (wait, words) in [
         (1, "1 second"),

@@ -1,7 +1,10 @@
 //! Amounts are charged completely or not at all.
 
-use super::{MOST, Scene, at_once, queries, two_limits, violated};
+use std::sync::{Arc, Mutex};
+
+use super::{MOST, Scene, at_once, comes_to, queries, two_limits, violated};
 use crate::{
+    gate::Event,
     quota::{CloseOutcome, Plan, Quota, QuotaError, QuotaLayer, Quotas, ReservationError},
     refusal::Reason,
     time::Period,
@@ -177,6 +180,52 @@ pub async fn a_record_goes_past_the_limit(make: impl AsyncFn(QuotaLayer) -> Quot
         assert!(invalid.reason().contains("at most 2^53 - 1, got "), "{invalid}");
         assert_eq!(scene.counts(alice).await, [(MOST, 0), (3, 0)], "after {amounts:?}");
     }
+}
+
+/// No counter exceeds 2^53 - 1. A commit by id with which one would is an error, and the reservation stays open; one that
+/// is closed answers that, whatever amount is named. Without a caller the amount is cut, and an event reports the part.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::no_counter_exceeds_its_bound(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn no_counter_exceeds_its_bound(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let cut = Arc::<Mutex<Vec<u64>>>::default();
+    let reported = Arc::clone(&cut);
+    let observer = move |event: &Event<'_>| {
+        if let Event::AmountCut { amount, .. } = event {
+            reported.lock().unwrap().push(*amount);
+        }
+    };
+    let scene = Scene::of(make, QuotaLayer::new(queries(10)).observe(observer)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    let id = quotas.reserve(alice, ("queries", 3)).await.unwrap().detach();
+    scene.record(alice, ("queries", MOST - 5)).await;
+    for amount in [6, MOST, MOST + 1, u64::MAX] {
+        assert_eq!(quotas.commit(&id, ("queries", amount)).await, Err(ReservationError::TooLarge(amount)));
+        assert_eq!(scene.counts(alice).await, [(MOST - 5, 3)], "it stays open after {amount}");
+    }
+    assert_eq!(quotas.commit(&id, ("queries", 5)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(scene.counts(alice).await, [(MOST, 0)]);
+    let closed = CloseOutcome::AlreadyClosed { charged: ("queries", 5).into() };
+    assert_eq!(quotas.commit(&id, ("queries", u64::MAX)).await, Ok(closed));
+
+    let id = quotas.reserve(bob, ("queries", 3)).await.unwrap().detach();
+    scene.record(bob, ("queries", MOST - 3)).await;
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Err(ReservationError::TooLarge(4)));
+    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&id, ("queries", u64::MAX)).await, Err(ReservationError::RolledBack));
+    assert_eq!(scene.counts(bob).await, [(MOST - 3, 0)]);
+
+    let carol = crate::identity::Client::named("carol");
+    let held = quotas.reserve(&carol, ("queries", 2)).await.unwrap();
+    scene.record(&carol, ("queries", MOST - 4)).await;
+    assert!(cut.lock().unwrap().is_empty(), "callers received an error");
+    held.commit(("queries", 9));
+    comes_to(async || scene.counts(&carol).await, vec![(MOST, 0)]).await;
+    comes_to(async || cut.lock().unwrap().clone(), vec![5]).await;
 }
 
 /// Amounts of a kind that is named twice are added.

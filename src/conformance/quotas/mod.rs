@@ -74,7 +74,7 @@ rules! {
     amounts {
         what_fits_is_charged all_limits_are_charged_or_none zero_asks_whether_anything_is_left
         a_kind_without_a_limit_is_free large_amounts_are_judged_right a_record_goes_past_the_limit
-        a_kind_that_is_named_twice_is_one many_at_once_take_exactly_the_limit
+        no_counter_exceeds_its_bound a_kind_that_is_named_twice_is_one many_at_once_take_exactly_the_limit
     }
     reservations {
         a_reservation_is_charged_as_what_was_used a_reservation_ends_once an_id_can_be_written_down

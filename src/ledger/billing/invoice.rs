@@ -129,13 +129,23 @@ impl Ledger {
 impl Invoice {
     /// Returns the id of the invoice at a billing provider: one for each tenant and period.
     ///
-    /// It is visible ASCII, and at least 44 characters longer than the tenant's name. A provider that takes ids of at
-    /// most 255 characters takes names of about 200.
+    /// It is visible ASCII, and for periods of our time 42 characters longer than the tenant's name, of which each byte that
+    /// is no letter, digit, `-`, `.`, `_` or `~` takes three. A provider that takes ids of at most 255 characters takes
+    /// names of about 200.
     ///
-    /// ```no_run
-    /// # fn example(invoice: tollgate::Invoice) {
-    /// assert_eq!(invoice.id(), "invoice-acme-1793491200000000-1796083200000000"); // November 2026
-    /// # }
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+    /// # use std::time::{Duration, SystemTime};
+    /// # use tollgate::{Client, Ledger, OnFailure, Plan, QuotaLayer};
+    /// # let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
+    /// # let quotas = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed).handle();
+    /// # quotas.charge(&Client::named("acme"), ("queries", 5)).await.unwrap();
+    /// let november = SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_491_200); // of 2026
+    /// let december = november + Duration::from_secs(30 * 86_400);
+    /// let invoice = ledger.invoice("acme", november, december, |_, quantity| quantity).await.unwrap();
+    /// assert_eq!(invoice.id(), "invoice-acme-1793491200000000-1796083200000000"); // in microseconds
+    /// # });
     /// ```
     #[must_use]
     pub fn id(&self) -> String {

@@ -50,6 +50,7 @@ impl ClientAllowance {
                     limit: here,
                     current: part.passed,
                     wait: Some(Duration::from_nanos(part.count.counter.ends.saturating_sub(wall))),
+                    free_at: Some(Duration::from_nanos(part.count.counter.ends)),
                 });
             }
         }

@@ -189,7 +189,7 @@ mod tests {
                     let since = AdmittedAt { at, epoch: u64::MAX };
                     CommandKind::SettleOf {
                         of,
-                        settle: SettleCommand { plan, attempt: 0, since, end, job, used, part },
+                        settle: SettleCommand { plan, attempt: 0, since, end, job, used, part, whole: false },
                     }
                 }),
         ];

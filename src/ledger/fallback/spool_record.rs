@@ -111,7 +111,7 @@ pub(super) fn decode(body: &[u8]) -> Option<(u128, Command)> {
     let since = AdmittedAt { at, epoch: u64::MAX };
     let settle_of = |of, end, job, used, part| CommandKind::SettleOf {
         of,
-        settle: SettleCommand { plan: Arc::clone(&plan), attempt: 0, since, end, job, used, part },
+        settle: SettleCommand { plan: Arc::clone(&plan), attempt: 0, since, end, job, used, part, whole: false },
     };
     let kind = match kind {
         RecordKind::Charge { amounts, fingerprint, reserve } => {

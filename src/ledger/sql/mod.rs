@@ -1,6 +1,6 @@
 //! Code and SQL that SQLite and PostgreSQL share. The charge paths are in `sqlite/` and `postgres/`.
 
-mod archive;
+pub(crate) mod archive;
 mod database;
 mod dialect;
 pub(crate) mod encoding;
@@ -13,8 +13,6 @@ mod session;
 mod test_clock;
 mod writes;
 
-#[cfg(test)]
-pub(crate) use archive::{ROWS, finished};
 pub(crate) use database::SqlDatabase;
 pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls, safe};
 pub(crate) use open_file::OpenFile;

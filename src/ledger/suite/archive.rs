@@ -1,7 +1,7 @@
 //! Archive of a long history: bounded transactions, between which the sums hold and others write.
 
 use super::*;
-use crate::ledger::sql::{ChargePath, ROWS, SqlDatabase};
+use crate::ledger::sql::{ChargePath, SqlDatabase, archive::ROWS};
 
 /// Number of rows of a history that takes three transactions.
 const HISTORY: usize = 2 * ROWS + 10;

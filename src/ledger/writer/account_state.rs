@@ -11,7 +11,7 @@ use crate::{
     kind::Kind,
     quota::{
         Amounts, GrantId, Limit, Plan,
-        account::{Account, Counter, GrantState, Grants, MAX_CLOCK_STEP, Now, Warning},
+        account::{Account, Counter, Cut, GrantState, Grants, MAX_CLOCK_STEP, Now, Warning},
     },
     refusal::Violation,
     time::{Moment, Period, from_1970},
@@ -27,6 +27,8 @@ pub(super) struct AccountState {
     before: Stored,
     /// Set once something must be written. The end of a grant alone is not.
     writes: bool,
+    /// Parts of amounts that no counter took, by the command under decision.
+    cut: Cut,
 }
 
 /// A charge before it is written: its postings, its warnings, and the account after it.
@@ -64,7 +66,7 @@ impl AccountState {
         let grants: Grants = grants.into_iter().collect();
         let (counters, unchanged) = (counts.clone(), grants.iter().cloned().collect());
         let before = Stored { counts, grants: unchanged, tier: Arc::clone(&tier), closed_until };
-        Self { counters, grants, tier, before, writes: false }
+        Self { counters, grants, tier, before, writes: false, cut: Cut::default() }
     }
 
     /// Stores the tier of the client, if it is known; empty for none.
@@ -141,10 +143,7 @@ impl AccountState {
     pub(super) fn check_record(&self, plan: &Plan, amounts: &Amounts, wall: u64) -> Result<(), ConfigError> {
         plan.counted().iter().try_for_each(|limit| match amounts.get(limit.kind()) {
             None | Some(0) => Ok(()),
-            Some(amount) => {
-                let taken = self.present(limit, wall).map_or(0, |at| self.counters[at].counter.taken());
-                limit.check_sum(taken, amount)
-            }
+            Some(amount) => limit.check_sum(self.taken(limit, wall), amount),
         })
     }
 
@@ -174,26 +173,43 @@ impl AccountState {
         let (mut postings, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {
-            let amount = amounts.counted(limit.kind());
+            let amount = amounts.get(limit.kind()).unwrap_or(0);
             if amount == 0 {
                 continue;
             }
             let at = counter(self, limit);
             let stored = &mut self.counters[at];
-            let amount = stored.take(amount, reserve);
-            postings.push(stored.posting(signed(amount)));
+            let cut = stored.counter.take(amount, reserve);
+            self.cut.note(limit.kind(), cut);
+            postings.push(stored.posting(signed(amount - cut)));
             near.extend(self.grown(at, Some(limit), wall));
         }
         (postings, near)
     }
 
-    /// Changes the counter of a row. Returns `None` if it is unknown.
+    /// Returns an amount of a commit that a counter cannot take in full, if there is one.
+    pub(super) fn too_large(&self, plan: &Plan, used: &Amounts, beyond: &Amounts, wall: u64) -> Option<u64> {
+        plan.counted().iter().find_map(|limit| limit.too_large(self.taken(limit, wall), used, beyond))
+    }
+
+    /// Returns the amount that is used and reserved of a limit in the window that is open.
+    fn taken(&self, limit: &Limit, wall: u64) -> u64 {
+        self.present(limit, wall).map_or(0, |at| self.counters[at].counter.taken())
+    }
+
+    /// Takes the parts of amounts that no counter took since the last call.
+    pub(super) fn take_cut(&mut self) -> Cut {
+        std::mem::take(&mut self.cut)
+    }
+
+    /// Changes the counter of a row by `change`, which returns the part of an amount that is cut. Returns `None` if the
+    /// counter is unknown.
     pub(super) fn change(
         &mut self,
         plan: Option<&Plan>,
         row: &Row,
         wall: u64,
-        change: impl FnOnce(&mut StoredCounter),
+        change: impl FnOnce(&mut StoredCounter) -> u64,
     ) -> Option<(Posting, Option<Warning>)> {
         let is_of_row =
             |stored: &StoredCounter| stored.is_at([&row.limit, &row.kind, &row.period], row.window, row.epoch);
@@ -201,8 +217,11 @@ impl AccountState {
         self.writes = true;
         let stored = &mut self.counters[at];
         let before = stored.counter.taken();
-        change(stored);
+        let cut = change(stored);
         let posting = stored.posting_since(before);
+        if let Ok(kind) = Kind::try_units(&row.kind) {
+            self.cut.note(&kind, cut);
+        }
         let limit = plan.and_then(|plan| plan.counted().iter().find(|limit| self.counters[at].is_of(limit)));
         Some((posting, self.grown(at, limit, wall)))
     }

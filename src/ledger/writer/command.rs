@@ -9,7 +9,7 @@ use crate::{
     error::ConfigError,
     quota::{
         Amounts, CreditRequest, Credited, GrantId, JobOutcome, JobState, Plan, Usage,
-        account::{Duplicate, GrantState, Nearest, Warning},
+        account::{Cut, Duplicate, GrantState, Nearest, Warning},
     },
     refusal::Violation,
 };
@@ -140,6 +140,8 @@ pub(crate) struct SettleCommand {
     pub(crate) used: Amounts,
     /// Number of this addition among those of the attempt.
     pub(crate) part: u32,
+    /// Set if a caller waits for the result: a commit that a counter cannot take in full is refused. Otherwise it is cut.
+    pub(crate) whole: bool,
 }
 
 /// Effect of a [`SettleCommand`] on its attempt.
@@ -169,7 +171,7 @@ impl SettleCommand {
 
     /// Returns everything that an attempt charged or reserved.
     pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: AdmittedAt) -> Self {
-        Self { plan, attempt, since, end: SettleKind::Void, job: None, used: Amounts::new(), part: 0 }
+        Self { plan, attempt, since, end: SettleKind::Void, job: None, used: Amounts::new(), part: 0, whole: false }
     }
 }
 
@@ -189,6 +191,8 @@ pub(crate) enum Reply {
     /// Status of the attempt before it was settled, and the warnings that the settlement raised.
     Settled(JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
+    /// A counter cannot take this amount of a commit in full; nothing has changed.
+    TooLarge(u64),
     Done,
     Credited(Credited),
     Granted(GrantId),
@@ -212,6 +216,14 @@ impl Reply {
     pub(crate) fn is_decided(&self) -> bool {
         !matches!(self, Self::Unavailable(_) | Self::Held | Self::Indeterminate)
     }
+}
+
+/// Decision on a command.
+#[derive(Clone, Debug)]
+pub(crate) struct Decided {
+    pub(crate) reply: Reply,
+    /// Parts of amounts that no counter took.
+    pub(crate) cut: Cut,
 }
 
 /// An admission as stored.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    quota::{Limit, MOST, account::Counter},
+    quota::{Limit, account::Counter},
     time::Period,
 };
 
@@ -74,16 +74,6 @@ impl StoredCounter {
     pub(super) fn follows(&self, other: &Self) -> bool {
         let is_same = (&self.limit, &self.kind, &self.period) == (&other.limit, &other.kind, &other.period);
         is_same && (self.counter.starts, self.counter.epoch) > (other.counter.starts, other.counter.epoch)
-    }
-
-    /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
-    /// that stays as it is.
-    pub(super) fn take(&mut self, amount: u64, reserve: bool) -> u64 {
-        let amount = amount.min(MOST.saturating_sub(self.counter.taken()));
-        if amount > 0 {
-            self.counter.take(amount, reserve);
-        }
-        amount
     }
 
     pub(super) fn posting(&self, amount: i64) -> Posting {

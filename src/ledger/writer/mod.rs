@@ -17,7 +17,8 @@ pub(crate) use account_state::{AdmittedAt, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
-    AdmitCommand, AdmitReply, Command, CommandKind, JobEnd, LAPSES, Reply, ReservationTerms, SettleCommand, SettleKind,
+    AdmitCommand, AdmitReply, Command, CommandKind, Decided, JobEnd, LAPSES, Reply, ReservationTerms, SettleCommand,
+    SettleKind,
 };
 pub(crate) use counter::StoredCounter;
 use job::LATE;

@@ -52,11 +52,33 @@ impl Counter {
         self.used.saturating_add(self.reserved)
     }
 
-    /// Adds to the used or to the reserved amount.
+    /// Adds the part of `amount` that fits to the used or to the reserved amount; returns the part that is cut. A counter
+    /// never exceeds 2^53 - 1. One that was stored above that stays as it is.
+    ///
+    /// Every amount enters a counter here, unless it was [found to fit](Self::take_fitting).
     #[inline]
-    pub(crate) fn take(&mut self, amount: u64, reserve: bool) {
-        let sum = if reserve { &mut self.reserved } else { &mut self.used };
-        *sum = sum.saturating_add(amount).min(MOST);
+    #[must_use = "an amount that is cut must be reported"]
+    pub(crate) fn take(&mut self, amount: u64, reserve: bool) -> u64 {
+        let sum = self.used.checked_add(self.reserved).and_then(|taken| taken.checked_add(amount));
+        if sum.is_none_or(|sum| sum > MOST) {
+            return self.fill(amount, reserve);
+        }
+        self.take_fitting(amount, reserve);
+        0
+    }
+
+    /// Adds an amount that fits into the limit beside what is taken. No limit exceeds 2^53 - 1, so that nothing is cut.
+    #[inline]
+    pub(crate) fn take_fitting(&mut self, amount: u64, reserve: bool) {
+        *(if reserve { &mut self.reserved } else { &mut self.used }) += amount;
+        debug_assert!(self.taken() <= MOST, "{amount} did not fit");
+    }
+
+    #[cold]
+    fn fill(&mut self, amount: u64, reserve: bool) -> u64 {
+        let part = amount.min(MOST.saturating_sub(self.taken()));
+        *(if reserve { &mut self.reserved } else { &mut self.used }) += part;
+        amount - part
     }
 
     /// Ends the reservation of an amount.

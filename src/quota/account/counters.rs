@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Account, ChargeScope, Counter, Marks, state::slots_of};
+use super::{Account, ChargeScope, Counter, Cut, Marks, state::slots_of};
 use crate::{
     error::ConfigError,
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Limit, MOST, Plan},
+    quota::{Amounts, Limit, Plan},
 };
 
 /// Counters of limits that the active plan does not have, and starts of other plans.
@@ -107,9 +107,15 @@ impl Account {
         })
     }
 
-    /// Adds amounts, for `each` limit where that is known, to the counters of the plan.
+    /// Adds amounts, for `each` limit where that is known, to the counters of the plan by `take`.
     #[inline(never)] // as above
-    pub(super) fn add_to(&mut self, amounts: &Amounts, each: &[Option<u64>], wall: u64, reserve: bool) -> Marks {
+    pub(super) fn add_to(
+        &mut self,
+        amounts: &Amounts,
+        each: &[Option<u64>],
+        wall: u64,
+        mut take: impl FnMut(&mut Counter, &Limit, u64),
+    ) -> Marks {
         let mut marks = Marks::default();
         for (index, (counter, limit)) in self.counters.iter_mut().zip(self.plan.counted()).enumerate() {
             let Some(amount) = amount_of(index, limit, amounts, each) else { continue };
@@ -117,7 +123,7 @@ impl Account {
                 self.stable_range = both(self.stable_range.clone(), counter.stable_range());
             }
             if amount > 0 {
-                counter.take(amount.min(MOST), reserve);
+                take(counter, limit, amount);
                 self.grants.cover(limit, counter);
                 if counter.warns(limit) {
                     marks.warned |= 1 << index;
@@ -132,11 +138,13 @@ impl Account {
     }
 
     /// Releases what a charge reserved, and counts the used part of it. No warning follows: the reservation gave it.
-    pub(super) fn settle(&mut self, reserved: &Amounts, used: &Amounts, of: &ChargeScope) {
+    pub(super) fn settle(&mut self, reserved: &Amounts, used: &Amounts, of: &ChargeScope) -> Cut {
+        let mut cut = Cut::default();
         self.each(Some(of), |counter, limit| {
             counter.release(reserved.counted(limit.kind()));
-            counter.take(used.counted(limit.kind()), false);
+            cut.note(limit.kind(), counter.take(used.get(limit.kind()).unwrap_or(0), false));
         });
+        cut
     }
 
     /// Returns the counters that are open, for amounts that were just counted.

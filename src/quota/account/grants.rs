@@ -156,8 +156,10 @@ impl Grants {
         self.sum(limit, GrantState::raises)
     }
 
+    /// Sums what each grant raises. No limit is raised above 2^53 - 1, which is all that a counter holds.
     fn sum(&self, limit: &Limit, raises: impl Fn(&GrantState) -> u64) -> u64 {
-        self.iter().filter(|grant| grant.is_of(limit)).map(raises).fold(0, u64::saturating_add)
+        let sum = self.iter().filter(|grant| grant.is_of(limit)).map(raises).fold(0, u64::saturating_add);
+        sum.min(MOST.saturating_sub(limit.limit))
     }
 
     /// Returns the amount by which the grants will raise a limit at `wall`, if its window has not ended and nothing is

@@ -26,12 +26,17 @@
 //! | commit after the expiry, where the estimate was charged | as a commit in time |
 //! | return of any amount | the one that it was counted in |
 //!
+//! A counter holds at most 2^53 - 1, used and reserved. An amount that a caller names is refused if a counter would
+//! exceed that. One without a caller who could receive an error is cut, and the part that is cut is reported.
+//!
 //! So a window that has ended grows by no usage that comes later, and no usage counts nowhere. Each store follows both
 //! tables; `conformance::quotas` holds it to them.
 
+mod closing;
 mod counter;
 mod counters;
 mod credits;
+mod cut;
 mod due_map;
 mod grants;
 mod jobs;
@@ -44,10 +49,11 @@ mod usage;
 
 pub(crate) use counter::{Counter, MAX_CLOCK_STEP};
 use counters::Retired;
+pub(crate) use cut::{Changed, Cut};
 pub(crate) use grants::{GrantState, Grants};
 pub(crate) use jobs::{Duplicate, Job, JobCharge};
 use request::Marks;
 pub(crate) use request::{AccountSettings, ChargeRequest, ChargeScope, Denial, Now, Taken};
-pub(crate) use reservations::{CloseResult, Stage};
+pub(crate) use reservations::{CloseResult, ClosedBy, Stage};
 pub(crate) use state::Account;
 pub(crate) use usage::{Nearest, Warning};

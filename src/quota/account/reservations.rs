@@ -47,6 +47,15 @@ pub(crate) enum Stage {
     Expired,
 }
 
+/// Origin of a call that closes a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClosedBy {
+    /// Its holder, which receives no result: its id is unknown afterwards, and a part that no counter takes is cut.
+    Holder,
+    /// A caller by its id, under which it is remembered. An amount that a counter cannot take in full is refused.
+    Id,
+}
+
 /// Result of closing a reservation by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CloseResult {
@@ -54,6 +63,8 @@ pub(crate) enum CloseResult {
     Closed,
     /// It had expired.
     Expired,
+    /// A counter cannot take this committed amount in full. Nothing has changed.
+    TooLarge(u64),
     /// It was closed before, in this stage; a commit charged these amounts, without those of 0.
     AlreadyClosed(Stage, Amounts),
     /// No reservation with this id is known.
@@ -82,6 +93,13 @@ impl Reservations {
             self.closed.set_due(id, Some(due));
             forget_beyond(&mut self.closed);
         }
+    }
+
+    /// Returns the estimate of a reservation that can be committed, and whether it has expired.
+    pub(super) fn to_commit(&self, id: NonZeroU64) -> Option<(&Amounts, bool)> {
+        let expired = || self.closed.get(id).filter(|closed| closed.stage == Stage::Expired);
+        let open = self.open.get(id).map(|open| (&open.amounts, false));
+        open.or_else(|| expired().map(|closed| (&closed.state.amounts, true)))
     }
 
     /// Closes a reservation as `stage`, once, and returns it as it was; [`charge`](Self::charge) then stores what it

@@ -3,11 +3,8 @@
 use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, Duplicate, GrantState, Grants, Job, JobCharge,
-    MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
-    credits::Credits,
-    jobs::Jobs,
-    reservations::{ReservationState, Reservations},
+    AccountSettings, Changed, ChargeRequest, Counter, Cut, Denial, Duplicate, GrantState, Grants, Job, JobCharge,
+    MAX_CLOCK_STEP, Marks, Now, Retired, Taken, credits::Credits, jobs::Jobs, reservations::Reservations,
 };
 use crate::{
     error::ConfigError,
@@ -42,13 +39,13 @@ pub(crate) struct Account {
     in_flight: u32,
     /// The slots; allocated when the first is taken.
     pub(crate) slots: Option<Box<Leases>>,
-    rare: Option<Box<Rare>>,
+    pub(super) rare: Option<Box<Rare>>,
 }
 
 /// State that few accounts have.
 #[derive(Clone, Debug, Default)]
-struct Rare {
-    reservations: Reservations,
+pub(super) struct Rare {
+    pub(super) reservations: Reservations,
     jobs: Jobs,
     credits: Credits,
 }
@@ -139,12 +136,6 @@ impl Account {
         done
     }
 
-    /// Returns or charges the amounts of a reservation that has expired.
-    fn lapse(&mut self, reserved: &ReservationState, settings: &AccountSettings) {
-        let used = if settings.charge_expired { reserved.amounts.clone() } else { Amounts::new() };
-        self.settle(&reserved.amounts, &used, &reserved.scope);
-    }
-
     /// Admits all requested amounts, or none.
     #[inline]
     pub(crate) fn admit(
@@ -169,7 +160,7 @@ impl Account {
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, &self.grants, now)));
         }
-        taken.marks = self.add_to(request.amounts, request.each, now.wall, request.reserve);
+        taken.marks = self.add_to(request.amounts, request.each, now.wall, fitting(request.reserve));
         self.in_flight = self.in_flight.saturating_add(u32::from(request.open));
         if request.reserve {
             let id = NonZeroU64::MIN.saturating_add(self.issued);
@@ -227,22 +218,24 @@ impl Account {
         self.slots.as_ref().map_or(0, |leases| leases.held() as u64)
     }
 
-    /// Adds amounts to the counters that are open, even beyond a limit.
+    /// Adds amounts that [fit](Self::violations) to the counters that are open.
+    #[allow(dead_code, reason = "only a ledger decides beside its counters")]
     pub(crate) fn add(&mut self, amounts: &Amounts, reserve: bool, now: Now) -> Marks {
-        self.add_to(amounts, &[], now.wall, reserve)
+        self.add_to(amounts, &[], now.wall, fitting(reserve))
     }
 
-    /// Records used amounts in the counters that are open, even beyond a limit; returns the limits with a new warning,
-    /// one bit each.
-    pub(crate) fn record(&mut self, amounts: &Amounts, now: Now) -> u64 {
+    /// Records used amounts in the counters that are open, even beyond a limit.
+    pub(crate) fn record(&mut self, amounts: &Amounts, now: Now) -> Changed {
         self.advance_counters(None, now.wall);
         self.seen = self.seen.max(now.moment); // it may count in a window that no call under a plan has seen
-        let Marks { warned, pending } = self.add(amounts, false, now);
+        let mut cut = Cut::default();
+        let take = |counter: &mut Counter, limit: &Limit, amount| cut.note(limit.kind(), counter.take(amount, false));
+        let Marks { warned, pending } = self.add_to(amounts, &[], now.wall, take);
         // A later response reports them.
         for (index, counter) in self.counters.iter_mut().enumerate() {
             counter.warning_pending |= pending & 1 << index != 0;
         }
-        warned
+        Changed { warned, cut }
     }
 
     /// Checks that used amounts can be recorded: no counter exceeds 2^53 - 1.
@@ -259,48 +252,6 @@ impl Account {
         if let (Some(lease), Some(leases)) = (lease, &mut self.slots) {
             leases.release(lease);
         }
-    }
-
-    /// Leaves a reservation to a close by its id, or to its expiry.
-    pub(crate) fn detach(&mut self, reservation: NonZeroU64, settings: &AccountSettings) {
-        self.rare().reservations.detach(reservation, settings.ttl);
-    }
-
-    /// Closes a reservation, once: commits the `actual` amounts (for a kind that they do not name, the reserved
-    /// amount), or rolls back. Returns the limits with a new warning, one bit each. With `forget` the id is unknown
-    /// afterwards.
-    pub(crate) fn close(
-        &mut self,
-        reservation: NonZeroU64,
-        actual: Option<&Amounts>,
-        forget: bool,
-        now: Now,
-        settings: &AccountSettings,
-    ) -> (CloseResult, u64) {
-        let Some(mut rare) = self.rare.take() else { return (CloseResult::Unknown, 0) };
-        // Whether it has expired depends on the time alone, not on the calls before.
-        rare.reservations.expire_one(reservation, now.moment, settings.ttl, |reserved| self.lapse(reserved, settings));
-        let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
-        let (result, closed) = rare.reservations.close(reservation, stage, forget, settings.ttl);
-        self.rare = Some(rare);
-        let Some(reserved) = closed else { return (result, 0) };
-        let (expired, none, of) = (result == CloseResult::Expired, Amounts::new(), &reserved.scope);
-        // The part of the estimate that the counters of the reservation still hold.
-        let held = if expired && !settings.charge_expired { &none } else { &reserved.amounts };
-        let used = actual.map_or_else(Amounts::new, |actual| reserved.amounts.overridden_by(actual));
-        let (within, beyond) = used.split_at(held);
-        if expired {
-            // Only the difference: a credit may have lowered the counter since the expiry.
-            let (_, unused) = held.split_at(&within);
-            self.give_back(&unused, of);
-        } else {
-            self.settle(held, &within, of);
-        }
-        let counted = |kind: &Kind| self.plan.counted().iter().any(|limit| limit.kind() == kind);
-        let charged = within.iter().chain(beyond.iter().filter(|(kind, _)| counted(kind)));
-        let charged = charged.map(|(kind, amount)| (kind.clone(), amount)).collect::<Amounts>().positive();
-        self.rare().reservations.charge(reservation, charged);
-        (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
     }
 
     /// Ends a job that was worked on: its id is taken until the horizon. `interrupted` has the charge of a job whose
@@ -325,13 +276,6 @@ impl Account {
 
     pub(crate) fn has_jobs(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.jobs.is_empty())
-    }
-
-    /// Returns the amounts that an open reservation takes once it is committed with these `actual` amounts: those within
-    /// its estimate, and those beyond it.
-    pub(crate) fn committed(&self, reservation: NonZeroU64, actual: &Amounts) -> (Amounts, Amounts) {
-        let reserved = self.rare.as_ref().and_then(|rare| rare.reservations.amounts(reservation));
-        reserved.map(|reserved| reserved.overridden_by(actual).split_at(reserved)).unwrap_or_default()
     }
 
     /// Frees the id of a job that was not worked on.
@@ -384,9 +328,14 @@ impl Account {
         now.since(self.seen) >= Duration::from_nanos(longest.min(MAX_CLOCK_STEP))
     }
 
-    fn rare(&mut self) -> &mut Rare {
+    pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
+}
+
+/// Returns the function that adds amounts that fit to counters.
+fn fitting(reserve: bool) -> impl Fn(&mut Counter, &Limit, u64) {
+    move |counter, _, amount| counter.take_fitting(amount, reserve)
 }
 
 /// Returns the number of slots that a concurrency limit allows.

@@ -161,7 +161,8 @@ impl Account {
             let (name, kind, current) = (state.limit.name.clone(), state.limit.kind().clone(), state.taken());
             let NextFit { size, from } = found?;
             let wait = from.map(|from| Duration::from_nanos(from - now.wall));
-            Some(Violation { name, kind, limit: if from.is_some() { state.size } else { size }, current, wait })
+            let (limit, free_at) = (if from.is_some() { state.size } else { size }, from.map(Duration::from_nanos));
+            Some(Violation { name, kind, limit, current, wait, free_at })
         };
         limits.iter().zip(found).filter_map(violation).collect()
     }

@@ -75,9 +75,11 @@ impl ClientPlans {
     }
 
     pub(super) fn remove(&self, client: Digest) {
-        if let Some((_, active)) = self.plans.remove(&client) {
+        // Under the lock of the entry: a plan that is set next finds the version of this one.
+        self.plans.remove_if(&client, |_, active| {
             active.retire();
-        }
+            true
+        });
     }
 }
 
@@ -213,4 +215,37 @@ fn fields(plan: &Plan, dialect: Dialect) -> Vec<Arc<Fields>> {
     };
     let all: Vec<_> = plan.all().map(advertised).collect();
     Fields::for_limits(dialect, &all).into_iter().map(Arc::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::PoisonError;
+
+    use dashmap::try_result::TryResult;
+
+    use super::*;
+    use crate::quota::QuotaLayer;
+
+    #[test]
+    fn removed_plan_is_locked_until_its_version_is_stored() {
+        let quotas = QuotaLayer::new(Plan::new("free")).handle();
+        let alice = Client::named("alice");
+        quotas.set_client_plan(&alice, Plan::new("own")).unwrap();
+        let policy = &quotas.0;
+        let versions = policy.common.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::scope(|scope| {
+            scope.spawn(|| quotas.remove_client_plan(&alice));
+            // The removal cannot end before the versions are free.
+            loop {
+                match policy.client_plans.plans.try_get(&alice.digest()) {
+                    TryResult::Present(_) => std::thread::yield_now(), // it has not begun
+                    TryResult::Absent => panic!("a plan that is set now would get version 1 again"),
+                    TryResult::Locked => break,
+                }
+            }
+            drop(versions);
+        });
+        quotas.set_client_plan(&alice, Plan::new("own")).unwrap();
+        assert_eq!(quotas.client_plan(&alice).unwrap().version(), 2);
+    }
 }

@@ -207,7 +207,7 @@ impl Quotas {
             usage,
         };
         let limits = usage.limits.into_iter().map(explain).collect();
-        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused, now));
+        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused));
         Ok(Explanation { client: Some(client), limits, refusal })
     }
 

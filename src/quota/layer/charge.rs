@@ -87,8 +87,8 @@ impl Charge {
     /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. Also returns `false`
     /// for a unit that no plan of these layers counts, and [`Event::UnknownUnit`](crate::Event::UnknownUnit) is emitted.
     /// `true` does not mean that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind
-    /// that the client's plan does not limit. A counter ends at 2^53 - 1, and takes no part of an amount beyond that; one
-    /// that is above it by itself emits [`Event::AmountCut`](crate::Event::AmountCut).
+    /// that the client's plan does not limit. A counter ends at 2^53 - 1, and takes no part of an amount beyond that:
+    /// [`Event::AmountCut`](crate::Event::AmountCut) reports the part that was cut.
     ///
     /// ```
     /// # fn takes(charge: &tollgate::Charge) {

@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 use super::{
     active_plan::ActivePlan,
     error::QuotaError,
-    policy::{QuotaPolicy, warn},
+    policy::QuotaPolicy,
+    report::warn,
     reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
@@ -65,7 +66,7 @@ impl Quotas {
             return Err(refusal);
         }
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
-        checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
+        checked.map_err(|refused| self.0.refusal(&active, client, refused))
     }
 
     /// Charges all these amounts, or none.
@@ -115,7 +116,8 @@ impl Quotas {
     /// first one charged.
     ///
     /// # Errors
-    /// If it was rolled back before or is not known any more, an amount is above 2^53 - 1, or the store does not answer.
+    /// If it was rolled back before or is not known any more, a counter would exceed 2^53 - 1, or the store does not
+    /// answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -256,7 +258,7 @@ impl Quotas {
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
                 common.report_overflow(&refused);
-                Err(self.refused(client, self.0.refusal(&active, client, refused, now)))
+                Err(self.refused(client, self.0.refusal(&active, client, refused)))
             }
         }
     }

@@ -16,6 +16,7 @@ mod permit;
 mod plans;
 mod policy;
 mod pool;
+mod report;
 mod reservation;
 mod retired_versions;
 mod run_job;

@@ -8,8 +8,8 @@ use super::{
     active_plan::{ActivePlan, Asked},
     bytes::Bytes,
     charge::{self, Charge, ChargedAccount, QuotaStatus},
-    policy::warn,
     pool::Pool,
+    report::warn,
     settings::ServedRequest,
 };
 use crate::{

@@ -47,8 +47,14 @@ impl Quotas {
         }
         self.0.plans.try_replace(|old| {
             let next = |tier: Option<&Tier>, plan| ActivePlan::next(old.get(tier).map(|plan| &**plan), plan, common);
-            let stays = |tier: &Tier| tiers.iter().any(|(listed, _)| listed == tier);
-            old.tiers().filter(|(tier, _)| !stays(tier)).for_each(|(_, plan)| plan.retire());
+            // All plans that end, before one begins: a plan that moves to another tier gets a higher version.
+            let stays = |tier: &Tier, active: &ActivePlan| {
+                tiers.iter().any(|(listed, plan)| listed == tier && plan.name() == active.plan.name())
+            };
+            old.tiers().filter(|(tier, active)| !stays(tier, active)).for_each(|(_, active)| active.retire());
+            if old.of(None).plan.name() != usual.name() {
+                old.of(None).retire();
+            }
             let mut plans = Tiered::new(next(None, usual)?);
             for (tier, plan) in tiers {
                 let plan = next(Some(&tier), plan)?;
@@ -169,6 +175,16 @@ mod tests {
         quotas.remove_client_plan(&alice);
         quotas.set_client_plan(&alice, plan("own", 1)).unwrap();
         assert_eq!(quotas.client_plan(&alice).unwrap().version(), 2);
+    }
+
+    #[test]
+    fn plans_that_change_places_get_higher_versions() {
+        let quotas =
+            QuotaLayer::new(plan("one", 10).numbered(3)).tier_plan("pro", plan("two", 20).numbered(7)).handle();
+        quotas.set_plans(plan("two", 20), [("pro", plan("one", 10))]).unwrap();
+        assert_eq!(in_force(&quotas), named(&[("-", 8), ("pro", 8)]), "of which one was 3, and the other 7");
+        quotas.set_plans(plan("one", 10), [("team", plan("two", 20))]).unwrap();
+        assert_eq!(in_force(&quotas), named(&[("-", 9), ("team", 9)]));
     }
 
     #[tokio::test]

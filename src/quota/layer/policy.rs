@@ -14,6 +14,7 @@ use super::{
     charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
+    report::{emit, warn},
     retired_versions::RetiredVersions,
     settings::{OnExpiry, QuotaConfig},
     totals::PlanTotals,
@@ -22,14 +23,14 @@ use crate::{
     error::ConfigError,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Name},
+    identity::Client,
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
-            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
-            Settlement, StoreError, StoreEvent,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, PlanLookup, QuotaBackend, Receipt, Settlement,
+            StoreError,
         },
     },
     refusal::{Dialect, Reason, Refusal, Violation},
@@ -61,7 +62,7 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
     /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
     units: HotSwap<Vec<Kind>>,
-    retired: Mutex<RetiredVersions>,
+    pub(super) retired: Mutex<RetiredVersions>,
 }
 
 impl QuotaPolicy {
@@ -89,7 +90,7 @@ impl QuotaPolicy {
     pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
         let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
         let name = self.common.context.name.clone();
-        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None };
+        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None, free_at: None };
         Some(self.common.context.refusal(Reason::UnknownUnit).with_violations(vec![violation]))
     }
 
@@ -143,13 +144,13 @@ impl QuotaPolicy {
             MaybeFuture::Ready(Ok(admission)) => {
                 MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, connect, admission, now)))
             }
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
                         Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, connect, admission, now)),
-                        Err(refused) => policy.deny(&active, &client, refused, now),
+                        Err(refused) => policy.deny(&active, &client, refused),
                     }
                 })
             }
@@ -167,7 +168,6 @@ impl QuotaPolicy {
         active: &ActivePlan,
         client: &Client,
         refused: AdmitError,
-        now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
         let begun_before = matches!(
@@ -180,10 +180,10 @@ impl QuotaPolicy {
         if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
-        Err(self.refusal(active, client, refused, now))
+        Err(self.refusal(active, client, refused))
     }
 
-    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
+    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError) -> Refusal {
         let (reason, wait) = match refused {
             AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
                 (Reason::Unidentified, None)
@@ -203,7 +203,7 @@ impl QuotaPolicy {
                 (if shared { Reason::Capacity } else { Reason::TooManyReservations }, Some(wait))
             }
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
-                return self.over(active, client, violations, now);
+                return self.over(active, client, violations);
             }
             // Neither the limit nor the usage of a shared account is reported: it would show the traffic of others.
             AdmitError::Denied { denial: Denial::Limits(violations), shared: true } => {
@@ -221,7 +221,7 @@ impl QuotaPolicy {
     }
 
     /// Returns the refusal of a client at its limits. It reports the limit with the longest wait.
-    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>) -> Refusal {
         let never = violations.iter().any(|violation| violation.wait.is_none());
         let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
         let refusal = self.common.context.refusal(reason).with_violations(violations);
@@ -229,8 +229,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
+        let resets_at = worst.free_at.filter(|_| worst.kind != Kind::Concurrent);
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, worst.free_at), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,
@@ -275,14 +275,8 @@ impl Common {
         observers.emit(&Event::UnknownUnit { policy, unit: unit.as_str() });
     }
 
-    /// Settles a charge, and emits the warnings that it causes, and amounts that no counter holds.
+    /// Settles a charge, and emits the warnings that it causes, and amounts that were cut.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
-        if let Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } = settlement {
-            let PolicyContext { name: policy, observers, .. } = &self.context;
-            for (kind, amount) in used.beyond_most().chain(actual.beyond_most()).filter(|(kind, _)| self.counts(kind)) {
-                observers.emit(&Event::AmountCut { policy, kind: kind.as_str(), amount });
-            }
-        }
         warn(&self.context, &self.store.settle(receipt, settlement, self.now()));
     }
 
@@ -315,49 +309,13 @@ impl Common {
     }
 }
 
-/// Emits an event of the store for which no caller waits.
-fn emit(context: &PolicyContext, event: &StoreEvent) {
-    let policy = &context.name;
-    let network: Option<Name>;
-    let event = match event {
-        StoreEvent::Near(near) => return warn(context, near),
-        StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
-        StoreEvent::Held(client) => Event::AccountHeld { policy, client },
-        StoreEvent::Lost(why) => Event::StoreLost { policy, why },
-        StoreEvent::Back => Event::StoreBack { policy },
-        StoreEvent::Full => Event::SpoolFull { policy },
-        StoreEvent::CohortFull(cohort) => {
-            network = cohort.network();
-            Event::CohortFull { policy, network: network.as_ref() }
-        }
-        StoreEvent::Merged { records, duplicates } => {
-            Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
-        }
-    };
-    context.observers.emit(&event);
-}
-
-/// Emits the warnings of a client near its limits.
-#[inline]
-pub(super) fn warn(context: &PolicyContext, near: &NearLimits) {
-    for warning in &near.limits {
-        context.observers.emit(&Event::NearLimit {
-            policy: &context.name,
-            client: near.client.as_ref(),
-            limit: &warning.name,
-            used: warning.used,
-            of: warning.limit,
-        });
-    }
-}
-
 /// Returns the delay after a common boundary, so that clients do not all retry at once.
 ///
 /// It is constant for a client and a boundary: at most 300 s, and at most a tenth of the period.
-fn spread(limit: &Limit, client: &Client, wall: u64, wait: Duration) -> Duration {
+fn spread(limit: &Limit, client: &Client, boundary: Option<Duration>) -> Duration {
     let period = limit.quota.period().filter(|period| period.is_calendar());
     let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
-    let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));
+    let boundary = boundary.unwrap_or_default().as_nanos();
     let mixed = (client.digest().0 ^ boundary.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
     let millis = mixed % most.as_millis().max(1);
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))

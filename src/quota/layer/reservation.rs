@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
-use super::policy::{QuotaPolicy, warn};
+use super::{policy::QuotaPolicy, report::warn};
 use crate::{
     error::ConfigError,
     kind::Kind,
@@ -92,8 +92,9 @@ pub enum ReservationError {
     /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the reason. The reservation stays open until it
     /// expires.
     Rejected,
-    /// The commit names this amount, which is above 2^53 - 1, the greatest that is counted. Nothing was charged, and the
-    /// reservation stays open until it expires: commit the true amount.
+    /// The commit charges this amount, with which a counter would exceed 2^53 - 1, the greatest that it holds. Nothing was
+    /// charged, and the reservation stays as it was: commit less, or, if usage was recorded by mistake,
+    /// [give it back](crate::Quotas::credit) first.
     TooLarge(u64),
 }
 
@@ -137,8 +138,9 @@ impl Reservation {
     /// Charges the used amounts. A kind that `actual` does not name is charged as [recorded](Self::record), or else as
     /// reserved.
     ///
-    /// Amounts above the reservation are charged too, even beyond the limit. One above 2^53 - 1 is charged as that, and
-    /// emits [`Event::AmountCut`](crate::Event::AmountCut); a [commit by id](crate::Quotas::commit) returns an error instead.
+    /// Amounts above the reservation are charged too, even beyond the limit. A counter ends at 2^53 - 1, and takes no part
+    /// of an amount beyond that: [`Event::AmountCut`](crate::Event::AmountCut) reports the part that was cut. A [commit by
+    /// id](crate::Quotas::commit) returns an error instead.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -208,14 +210,11 @@ impl QuotaPolicy {
         actual: Option<&Amounts>,
     ) -> Result<CloseOutcome, ReservationError> {
         actual.into_iter().for_each(|actual| self.report_unknown_units(actual));
-        let mut too_large = actual.into_iter().flat_map(Amounts::beyond_most);
-        if let Some((_, amount)) = too_large.find(|(kind, _)| self.common.counts(kind)) {
-            return Err(ReservationError::TooLarge(amount));
-        }
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
         warn(&self.common.context, &near);
         match (ending, actual) {
             (CloseResult::Closed, _) => Ok(CloseOutcome::Closed),
+            (CloseResult::TooLarge(amount), _) => Err(ReservationError::TooLarge(amount)),
             (CloseResult::Expired, _) | (CloseResult::AlreadyClosed(Stage::Expired, _), None) => {
                 Ok(CloseOutcome::Expired)
             }
@@ -242,8 +241,8 @@ impl fmt::Display for ReservationError {
             Self::TooLarge(amount) => {
                 return write!(
                     f,
-                    "amount of a commit must be at most 2^53 - 1, got {amount}; nothing was charged, and the reservation is \
-                     still open, commit the true amount"
+                    "amount of a commit must leave each counter at most 2^53 - 1, got {amount}; nothing was charged, and the \
+                     reservation stays as it was, commit less"
                 );
             }
             Self::Committed => "the reservation was committed before and cannot be rolled back",

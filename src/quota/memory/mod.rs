@@ -44,7 +44,7 @@ use shared::SharedAccounts;
 
 use super::{
     Plan,
-    account::{Account, AccountSettings, Grants, Now},
+    account::{Account, AccountSettings, Changed, Grants, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
@@ -254,21 +254,21 @@ impl Accounts {
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
     #[inline]
-    fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> u64) -> NearLimits {
+    fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> Changed) -> NearLimits {
         if address.shard == CROWD {
             let mut accounts = self.shared.accounts.lock();
             let Some(account) = accounts.get_mut(address.slot, address.generation) else {
                 return NearLimits::default();
             };
-            let warned = work(None, account);
-            return NearLimits::of(None, account.warnings(warned));
+            let changed = work(None, account);
+            return NearLimits::after(None, account, changed);
         }
         let mut shard = self.shards[address.shard as usize & (self.shards.len() - 1)].0.lock();
         let Some((client, account)) = shard.entry_of(address.slot, address.generation) else {
             return NearLimits::default();
         };
-        let warned = work(Some(client), account);
-        NearLimits::of(Some(client), account.warnings(warned))
+        let changed = work(Some(client), account);
+        NearLimits::after(Some(client), account, changed)
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Result<u32, NoRoom> {

@@ -9,7 +9,7 @@ use crate::{
     identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
-        account::{Account, ChargeScope, CloseResult, Denial, Job, JobCharge, Now, Taken},
+        account::{Account, Changed, ChargeScope, CloseResult, ClosedBy, Denial, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
             NearLimits, Page, PlanCharge, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
@@ -68,11 +68,12 @@ impl QuotaBackend for Accounts {
             ChargeScope { epoch: receipt.epoch, plan }
         };
         self.at(receipt.address, |_, account| {
+            let mut changed = Changed::default();
             account.land(receipt.open, receipt.lease);
             match settlement {
                 Settlement::Void(charged) => {
                     if let Some(reservation) = receipt.reservation {
-                        account.close(reservation, None, true, now, &self.settings);
+                        changed = account.close(reservation, None, ClosedBy::Holder, now, &self.settings).1;
                     }
                     if let Some(charged) = charged {
                         account.give_back(charged.amounts, &scope(charged));
@@ -80,17 +81,15 @@ impl QuotaBackend for Accounts {
                     if let Some(job) = &receipt.job {
                         account.free(job);
                     }
-                    0
                 }
                 Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } => {
                     let reserved = receipt.reservation.filter(|_| matches!(settlement, Settlement::Interrupted { .. }));
                     let committed = reserved.map(|id| account.committed(id, actual)).unwrap_or_default();
-                    let mut warned = 0;
                     if let Some(reservation) = receipt.reservation {
-                        warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
+                        changed = account.close(reservation, Some(actual), ClosedBy::Holder, now, &self.settings).1;
                     }
                     if !used.is_empty() {
-                        warned |= account.record(used, now);
+                        changed.add(account.record(used, now));
                     }
                     if let Some(job) = &receipt.job {
                         let interrupted = match settlement {
@@ -98,21 +97,21 @@ impl QuotaBackend for Accounts {
                                 let (mut within, mut beyond) = committed;
                                 charged.amounts.iter().for_each(|(kind, amount)| within.add(kind, amount));
                                 used.iter().for_each(|(kind, amount)| beyond.add(kind, amount));
+                                let beyond = changed.cut.rest_of(beyond);
                                 Some(JobCharge(vec![(within, scope(charged)), (beyond, account.scope())]))
                             }
                             _ => None,
                         };
                         account.end_job(job, interrupted, now, &self.settings);
                     }
-                    warned
                 }
                 Settlement::Detached => {
                     if let Some(reservation) = receipt.reservation {
                         account.detach(reservation, &self.settings);
                     }
-                    0
                 }
             }
+            changed
         })
     }
 
@@ -122,7 +121,7 @@ impl QuotaBackend for Accounts {
             if let Some(leases) = &mut account.slots {
                 leases.watch(lease, now.moment);
             }
-            0
+            Changed::default()
         });
     }
 
@@ -132,7 +131,7 @@ impl QuotaBackend for Accounts {
             if let Some(leases) = &mut account.slots {
                 leases.unwatch(lease);
             }
-            0
+            Changed::default()
         });
     }
 
@@ -141,7 +140,7 @@ impl QuotaBackend for Accounts {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
                 leases.touch(lease, now.moment);
             }
-            if used.is_empty() { 0 } else { account.record(used, now) }
+            if used.is_empty() { Changed::default() } else { account.record(used, now) }
         })
     }
 
@@ -169,9 +168,9 @@ impl QuotaBackend for Accounts {
                         Some(client) => account.advance(&plan_of(client), now, &self.settings),
                         None => account.expire(now, &self.settings),
                     };
-                    let warned;
-                    (result, warned) = account.close(reservation, actual, false, now, &self.settings);
-                    warned
+                    let changed;
+                    (result, changed) = account.close(reservation, actual, ClosedBy::Id, now, &self.settings);
+                    changed
                 })
             }
             _ => NearLimits::default(),
@@ -199,9 +198,9 @@ impl QuotaBackend for Accounts {
             if let Err(invalid) = account.check_record(amounts) {
                 return MaybeFuture::Ready(Err(StoreError::Invalid(invalid)));
             }
-            let warned = account.record(amounts, now);
+            let changed = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
-            MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
+            MaybeFuture::Ready(Ok(NearLimits::after(client, account, changed)))
         };
         self.with(context, record, |no_room| self.with_shared(context, no_room, record))
     }

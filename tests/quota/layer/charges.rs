@@ -51,6 +51,26 @@ async fn streamed_body_is_charged_by_its_bytes() {
 }
 
 #[tokio::test]
+async fn part_that_no_counter_takes_is_reported() {
+    const MOST: u64 = (1 << 53) - 1;
+    let plan = Plan::new("free").limit(Quota::bytes(MOST).per(Period::hour()).named("bytes"));
+    let plan = plan.limit(Quota::units("tokens", MOST).per(Period::hour()).named("tokens")).warn_at(0);
+    let scene = Scene::new(plan, QuotaLayer::share_with_handler);
+    let before =
+        [("bytes", MOST - 3_000_000), ("tokens", MOST - 4)].map(|(kind, most)| (tollgate::Kind::from(kind), most));
+    scene.quotas.record(&scene.client("alice"), before).await.unwrap();
+    assert_eq!(scene.get("/record/9").await.status, 200);
+    assert_eq!(scene.log.lines(), ["cut 5 of tokens"], "with the settlement");
+    scene.quotas.credit(&scene.client("alice"), "one", "tokens", 1, "").await.unwrap();
+    let mut body = Box::pin(scene.service().oneshot(by("alice", "/bytes/3000000")).await.unwrap().into_body());
+    body.frame().await.unwrap().unwrap();
+    let cut = ["cut 5 of tokens", "cut 4 of bytes"];
+    assert_eq!(scene.log.lines(), cut, "while it streams, beside the four bytes of the first response");
+    drop(body);
+    assert_eq!((scene.used("bytes").await, scene.log.lines().len()), (MOST, 2));
+}
+
+#[tokio::test]
 async fn long_body_is_charged_while_it_streams() {
     let megabytes = Plan::new("free").limit(Quota::bytes(1 << 30).per(Period::hour()));
     let scene = Scene::new(megabytes, |layer| layer);

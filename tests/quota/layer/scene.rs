@@ -29,6 +29,7 @@ impl Scene {
         let layer = settings(QuotaLayer::new(plan).identify_by(user()).accept_unverified().clock(clock.clone()));
         let layer = layer.observe(move |event: &Event<'_>| match event {
             Event::NearLimit { limit, used, of, .. } => heard.push(format!("near {limit} {used}/{of}")),
+            Event::AmountCut { kind, amount, .. } => heard.push(format!("cut {amount} of {kind}")),
             Event::Overflow { .. } => heard.push("overflow"),
             Event::Reclaimed { .. } => heard.push("reclaimed"),
             Event::Unidentified { .. } => heard.push("unidentified"),

@@ -38,13 +38,13 @@ async fn archive_of_a_long_history_leaves_room() {
 
 #[tokio::test]
 async fn behaves_as_the_model_of_the_writer_search() {
-    against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
+    against::agrees(&fresh().await, 50).await;
 }
 
 #[tokio::test]
 #[ignore = "minutes: many histories"]
 async fn it_does_what_its_model_does_in_many_histories() {
-    against::agrees(&fresh().await, 10_000, against::Locks::Accounts).await;
+    against::agrees(&fresh().await, 10_000).await;
 }
 
 fn one(tenant: &str, job: &str) -> Writes {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::ledger::{
     Database, Session,
-    sql::finished,
+    sql::archive::finished,
     suite::{self, charge, count, key, reads, transact},
     writer::{ReservationRow, Stored, StoredCounter, Writes, tests::against},
 };
@@ -63,14 +63,14 @@ async fn archive_of_a_long_history_leaves_room() {
 #[tokio::test]
 async fn behaves_as_the_model_of_the_writer_search() {
     let ledger = SqliteDatabase::in_memory().await.unwrap();
-    against::agrees(&ledger, 100, against::Locks::Everything).await;
+    against::agrees(&ledger, 100).await;
 }
 
 #[tokio::test]
 #[ignore = "a minute: many histories"]
 async fn it_does_what_its_model_does_in_many_histories() {
     let ledger = SqliteDatabase::in_memory().await.unwrap();
-    against::agrees(&ledger, 10_000, against::Locks::Everything).await;
+    against::agrees(&ledger, 10_000).await;
 }
 
 /// Returns the steps of the plan of a query.

@@ -14,7 +14,8 @@ use std::{
 use attempt::Attempt;
 
 use super::{
-    Command, CommandKind, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes, account_state::AccountState,
+    Command, CommandKind, Decided, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes,
+    account_state::AccountState,
 };
 
 /// Returns the accounts to lock and the jobs to read. For commands that may have been stored before, all rows of the
@@ -89,8 +90,8 @@ struct Batch {
     created: Vec<Arc<str>>,
 }
 
-/// Decides all commands. The replies hold once the writes are durable.
-pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
+/// Decides all commands. The decisions hold once the writes are durable.
+pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Decided>) {
     let Loaded { now, accounts, rows, unfinished, sealed, created, .. } = loaded;
     let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
@@ -104,9 +105,12 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
     let decide = |queued: &Queued<R>| {
         let (batch, command, near) = (&mut batch, &queued.command, Vec::new());
         let attempt = Attempt { batch, command, number: 0, fingerprint: None, detail: None, near };
-        attempt.decide(queued.sent, queued.left)
+        let reply = attempt.decide(queued.sent, queued.left);
+        // Here, and not where it is cut, so that no command can forget it.
+        let account = batch.accounts.get_mut(&command.key.tenant);
+        Decided { reply, cut: account.map(AccountState::take_cut).unwrap_or_default() }
     };
-    let replies = commands.iter().map(decide).collect();
+    let decided = commands.iter().map(decide).collect();
     for (tenant, account) in batch.accounts {
         account.write(&tenant, batch.now, &mut batch.writes);
     }
@@ -114,7 +118,7 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
         let used: HashSet<_> = batch.writes.rows.iter().map(|row| &row.key.tenant).collect();
         batch.writes.unused = batch.created.iter().filter(|tenant| !used.contains(tenant)).cloned().collect();
     }
-    (batch.writes, replies)
+    (batch.writes, decided)
 }
 
 impl Attempt<'_, '_> {

@@ -38,11 +38,17 @@ impl Attempt<'_, '_> {
             SettleKind::Add => JobStatus::Charged, // not read: an addition does not depend on it
             _ => self.status(),
         };
-        match (&settle.end, status) {
+        let done = match (&settle.end, status) {
             (SettleKind::Commit(_), JobStatus::Open) => self.commit(settle),
             (SettleKind::Commit(_), JobStatus::Expired) => self.commit_late(settle),
-            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => self.void(&settle.plan),
-            _ => {}
+            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => {
+                self.void(&settle.plan);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(amount) = done {
+            return Reply::TooLarge(amount);
         }
         let voided = settle.end == SettleKind::Void || status == JobStatus::Voided;
         if !settle.used.is_empty() && !voided {
@@ -55,19 +61,24 @@ impl Attempt<'_, '_> {
     }
 
     /// Charges the actual amounts of a reservation in place of the estimates.
-    fn commit(&mut self, settle: &SettleCommand) {
+    fn commit(&mut self, settle: &SettleCommand) -> Result<(), u64> {
+        let reserved = self.reserved();
+        let (used, beyond) = settle.beyond(&reserved, &estimates(&reserved));
+        self.check_whole(settle, &used, &beyond)?;
         let used = |row: &Row, estimate: u64| settle.used_of(&row.kind, estimate).min(estimate);
         self.settle_reserved(EntryKind::Commit, Some(&settle.plan), used);
-        let reserved = self.reserved();
         let part = self.rows().free_part(self.number);
-        self.record_beyond(settle, &reserved, &estimates(&reserved), Amounts::new(), part);
+        self.record_used(settle, &beyond, part);
         self.close();
+        Ok(())
     }
 
     /// Charges the actual amounts of an expired reservation, in place of the amounts that the expiry charged.
-    fn commit_late(&mut self, settle: &SettleCommand) {
+    fn commit_late(&mut self, settle: &SettleCommand) -> Result<(), u64> {
         let reserved = self.reserved();
         let charged: Vec<_> = reserved.iter().map(|row| self.charged(row)).collect();
+        let (used, beyond) = settle.beyond(&reserved, &charged);
+        self.check_whole(settle, &used, &beyond)?;
         let corrections = reserved.iter().zip(&charged).map(|(row, charged)| {
             let used = settle.used_of(&row.kind, unsigned(row.amount));
             (row, *charged, used.min(*charged))
@@ -78,13 +89,25 @@ impl Attempt<'_, '_> {
         if part != LATE {
             self.correct(settle, LATE, corrections);
         }
-        self.record_beyond(settle, &reserved, &charged, Amounts::new(), part);
+        self.record_used(settle, &beyond, part);
+        Ok(())
+    }
+
+    /// Checks that the counters take a commit in full, if its caller waits for the result.
+    fn check_whole(&mut self, settle: &SettleCommand, used: &Amounts, beyond: &Amounts) -> Result<(), u64> {
+        let (account, now) = self.account();
+        let too_large = settle.whole.then(|| account.too_large(&settle.plan, used, beyond, now)).flatten();
+        too_large.map_or(Ok(()), Err)
     }
 
     /// Settles other work that the fallback admitted under the id of a job. The job and the parts of its records stay.
     fn amend(&mut self, of: u128, settle: &SettleCommand) -> Reply {
         let noted = self.rows().of(self.number).filter(|row| row.command == of && !row.limit.is_empty());
         let noted: Vec<_> = noted.cloned().collect();
+        let (used, mut beyond) = settle.beyond(&noted, &estimates(&noted));
+        if let Err(amount) = self.check_whole(settle, &used, &beyond) {
+            return Reply::TooLarge(amount);
+        }
         let corrections = noted.iter().map(|row| {
             let amount = unsigned(row.amount);
             (row, amount, settle.used_of(&row.kind, amount).min(amount))
@@ -92,8 +115,9 @@ impl Attempt<'_, '_> {
         let corrections = corrections.filter(|(_, amount, used)| amount != used).collect();
         self.correct(settle, self.rows().free_part(self.number), corrections);
         if settle.end != SettleKind::Void {
+            settle.used.iter().for_each(|(kind, amount)| beyond.add(kind, amount));
             let part = self.rows().free_part(self.number);
-            self.record_beyond(settle, &noted, &estimates(&noted), settle.used.clone(), part);
+            self.record_used(settle, &beyond, part);
         }
         Reply::Settled(JobStatus::Charged, std::mem::take(&mut self.near))
     }
@@ -115,7 +139,7 @@ impl Attempt<'_, '_> {
             let (account, now) = self.account();
             let changed = account.change(plan, &row, now, |stored| {
                 stored.counter.release(estimate);
-                stored.take(used(&row, estimate), false);
+                stored.counter.take(used(&row, estimate), false)
             });
             let Some((posting, warning)) = changed else { continue };
             postings.push(posting);
@@ -124,16 +148,16 @@ impl Attempt<'_, '_> {
         self.write_marked(entry, 0, postings);
     }
 
-    /// Corrects the counters of rows, each from the charged to the used amount. Writes the corrections as records of
-    /// `part`, with the reset rows that belong to them.
+    /// Lowers the counters of rows, each from the charged to the used amount. Writes the corrections as records of `part`,
+    /// with the reset rows that belong to them.
     fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) {
         let (mut postings, mut resets) = (Vec::new(), Vec::new());
         for (row, charged, used) in rows {
             let (account, now) = self.account();
             let mut by_reset = 0;
             let changed = account.change(Some(&settle.plan), row, now, |stored| {
-                stored.take(used.saturating_sub(charged), false);
                 by_reset = return_used(stored, charged.saturating_sub(used));
+                0
             });
             let Some((mut posting, warning)) = changed else { continue };
             resets.extend(return_in_full(&mut posting, by_reset));
@@ -174,6 +198,7 @@ impl Attempt<'_, '_> {
             let changed = account.change(Some(plan), &row, now, |stored| {
                 stored.counter.release(reserved);
                 by_reset = return_used(stored, used);
+                0
             });
             let Some((mut posting, _)) = changed else { continue };
             let reset = return_in_full(&mut posting, by_reset);
@@ -190,18 +215,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Records the committed amounts beyond those that `counted` returns for the rows of the estimates, and all other
-    /// `used` amounts. They belong to the windows that are open.
-    fn record_beyond(&mut self, settle: &SettleCommand, rows: &[Row], counted: &[u64], mut used: Amounts, part: u32) {
-        if let SettleKind::Commit(actual) = &settle.end {
-            let estimates = by_kind(rows.iter().map(|row| (row, unsigned(row.amount))));
-            let counted = by_kind(rows.iter().zip(counted.iter().copied()));
-            let (_, beyond) = estimates.overridden_by(actual).split_at(&counted);
-            beyond.iter().for_each(|(kind, amount)| used.add(kind, amount));
-        }
-        self.record_used(settle, &used, part);
-    }
-
+    /// Records used amounts in the windows that are open.
     fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) {
         let (account, now) = self.account();
         let (postings, near) = account.record(&settle.plan, used, now);
@@ -254,13 +268,24 @@ fn unsigned(amount: i64) -> u64 {
 }
 
 impl SettleCommand {
+    /// Returns the amounts that a commit charges, and their parts beyond those that are `counted` for the rows of the
+    /// estimates; none of another settlement.
+    fn beyond(&self, rows: &[Row], counted: &[u64]) -> (Amounts, Amounts) {
+        let SettleKind::Commit(actual) = &self.end else { return Default::default() };
+        let estimates = by_kind(rows.iter().map(|row| (row, unsigned(row.amount))));
+        let counted = by_kind(rows.iter().zip(counted.iter().copied()));
+        let used = estimates.overridden_by(actual);
+        let (_, beyond) = used.split_at(&counted);
+        (used, beyond)
+    }
+
     /// Returns the final amount of a kind of which `amount` was charged or reserved.
     fn used_of(&self, kind: &str, amount: u64) -> u64 {
         match &self.end {
             SettleKind::Add => amount,
             SettleKind::Commit(actual) => {
                 let actual = actual.iter().find(|(known, _)| known.as_str() == kind);
-                actual.map_or(amount, |(_, actual)| actual.min(crate::quota::MOST))
+                actual.map_or(amount, |(_, actual)| actual)
             }
             SettleKind::Void => 0,
         }

@@ -21,7 +21,7 @@ pub(crate) use replies::{NoticeKind, WriterNotice};
 use replies::{RunningJob, RunningStage};
 use retry::DOWN_AFTER;
 
-use super::{CommandKind, DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
+use super::{CommandKind, DbError, Decided, Key, Loaded, Queued, Reads, Reply, Writes, batch};
 
 /// A writer that replies to its callers through `R`.
 #[derive(Clone, Debug)]
@@ -65,8 +65,8 @@ enum WriterPhase {
     Connecting,
     Idle,
     Beginning,
-    Writing(Vec<Reply>),
-    Committing(Vec<Reply>),
+    Writing(Vec<Decided>),
+    Committing(Vec<Decided>),
     RollingBack,
     Ended,
 }
@@ -184,13 +184,13 @@ impl<R> Writer<R> {
                 None
             }
             (StepResult::Loaded(loaded), WriterPhase::Beginning) => Some(self.decide(lane, loaded)),
-            (StepResult::Wrote, WriterPhase::Writing(replies)) => {
-                one.phase = WriterPhase::Committing(replies);
+            (StepResult::Wrote, WriterPhase::Writing(decided)) => {
+                one.phase = WriterPhase::Committing(decided);
                 Some(Step::Commit)
             }
-            (StepResult::Committed, WriterPhase::Committing(replies)) => {
+            (StepResult::Committed, WriterPhase::Committing(decided)) => {
                 one.failures = 0;
-                self.conclude(lane, replies);
+                self.conclude(lane, decided);
                 self.return_locked(lane);
                 None
             }
@@ -223,13 +223,13 @@ impl<R> Writer<R> {
                 *running = self.running.contains_key(&command.key);
             }
         }
-        let (writes, replies) = batch::decide(&one.batch, loaded);
+        let (writes, decided) = batch::decide(&one.batch, loaded);
         if writes.is_empty() {
             // All commands were refused or had been stored before.
-            self.conclude(lane, replies);
+            self.conclude(lane, decided);
             return self.roll_back(lane);
         }
-        one.phase = WriterPhase::Writing(replies);
+        one.phase = WriterPhase::Writing(decided);
         Step::Write(Box::new(writes), now)
     }
 
@@ -296,8 +296,8 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
                 (command.id, settles, to, left, sent, tries, rejections).hash(into);
             }
             std::mem::discriminant(&one.phase).hash(into);
-            if let WriterPhase::Writing(replies) | WriterPhase::Committing(replies) = &one.phase {
-                for reply in replies {
+            if let WriterPhase::Writing(decided) | WriterPhase::Committing(decided) = &one.phase {
+                for Decided { reply, .. } in decided {
                     std::mem::discriminant(reply).hash(into);
                     if let Reply::Admitted(admitted) = reply {
                         (admitted.attempt, admitted.since).hash(into);

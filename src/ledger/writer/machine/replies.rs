@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Lane, Writer};
 use crate::{
-    ledger::writer::{Command, CommandKind, Key, Queued, Reply},
-    quota::account::{Duplicate, Warning},
+    ledger::writer::{Command, CommandKind, Decided, Key, Queued, Reply},
+    quota::account::{Cut, Duplicate, Warning},
 };
 
 /// A named job whose work is under way, or whose end is not written yet.
@@ -38,15 +38,21 @@ pub(crate) struct WriterNotice {
 pub(crate) enum NoticeKind {
     /// Limits that the client has come near.
     Near(Vec<Warning>),
+    /// Parts of amounts that no counter took.
+    Cut(Cut),
     /// The database rejected the command for good, for this reason, and the command is dropped.
     Rejected(Arc<str>),
 }
 
 impl<R> Writer<R> {
-    /// Concludes a batch whose replies are durable. Admissions whose callers have left are voided.
-    pub(super) fn conclude(&mut self, lane: Lane, replies: Vec<Reply>) {
+    /// Concludes a batch whose decisions are durable. Admissions whose callers have left are voided.
+    pub(super) fn conclude(&mut self, lane: Lane, decided: Vec<Decided>) {
         let (mut voids, mut again): (Vec<Command>, _) = (Vec::new(), Vec::new());
-        for (queued, reply) in std::mem::take(&mut self.lanes[lane as usize].batch).into_iter().zip(replies) {
+        for one in std::mem::take(&mut self.lanes[lane as usize].batch).into_iter().zip(decided) {
+            let (queued, Decided { reply, cut }) = one;
+            if !cut.is_none() {
+                self.notify(&queued.command, NoticeKind::Cut(cut));
+            }
             match &reply {
                 Reply::Admitted(admitted) if queued.left => {
                     let id = queued.command.id ^ 1; // ids of commands are even
@@ -83,7 +89,7 @@ impl<R> Writer<R> {
         }
         match (to, reply) {
             (Some(to), reply) => self.replies.push((to, reply)),
-            (None, Reply::Settled(_, near)) if !near.is_empty() => self.notify(command, NoticeKind::Near(near)),
+            (None, Reply::Settled(_, near)) if !near.is_empty() => self.notify(&command, NoticeKind::Near(near)),
             _ => {}
         }
     }
@@ -99,7 +105,7 @@ impl<R> Writer<R> {
         }
     }
 
-    pub(super) fn notify(&mut self, command: Command, what: NoticeKind) {
-        self.notices.push(WriterNotice { origin: command.origin, key: command.key, what });
+    pub(super) fn notify(&mut self, command: &Command, what: NoticeKind) {
+        self.notices.push(WriterNotice { origin: command.origin, key: command.key.clone(), what });
     }
 }

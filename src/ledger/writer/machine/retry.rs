@@ -131,7 +131,7 @@ impl<R> Writer<R> {
             self.lanes[lane as usize].queue.push_front(Queued::new(self.tickets, lapse, None));
             why = format!("{why}{LAPSES}").into();
         }
-        self.notify(command, NoticeKind::Rejected(why));
+        self.notify(&command, NoticeKind::Rejected(why));
     }
 
     /// Returns a batch of several commands to the queue, to be tried in two halves; `false` if it has one or none.

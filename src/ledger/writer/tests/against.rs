@@ -14,22 +14,14 @@ use crate::{
     quota::account::{Counter, GrantState},
 };
 
-/// Extent of a transaction's locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Locks {
-    Accounts,
-    Everything,
-}
-
 const STEPS: usize = 16;
 
 /// Number of histories of two connections, each on accounts of its own; a connection is used again unless it dies.
-pub(crate) async fn agrees<D: Database>(database: &D, histories: u64, locks: Locks) {
+pub(crate) async fn agrees<D: Database>(database: &D, histories: u64) {
     let mut pair = Pair {
         database,
         sessions: [Some(database.connect().await.unwrap()), Some(database.connect().await.unwrap())],
         model: Model::new(0, 2, Without::default()),
-        locks,
         open: [None, None],
         random: fastrand::Rng::new(),
         history: 0,
@@ -61,7 +53,6 @@ struct Pair<'a, D: Database> {
     database: &'a D,
     sessions: [Option<D::Session>; 2],
     model: Model,
-    locks: Locks,
     /// Locks of each connection, and the time that it has read.
     open: [Option<(Vec<Arc<str>>, u64)>; 2],
     random: fastrand::Rng,
@@ -100,11 +91,10 @@ impl<D: Database> Pair<'_, D> {
         self.sessions[connection].as_mut().expect("it is there unless it dies")
     }
 
-    /// A transaction that would wait for the other does not begin.
+    /// A transaction that would wait for the other does not begin. A server locks accounts, a file is locked as a whole.
     fn may_begin(&self, connection: usize, reads: &Reads) -> bool {
         self.open[1 - connection].as_ref().is_none_or(|(locked, _)| {
-            reads.skips_held
-                || self.locks == Locks::Accounts && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
+            reads.skips_held || D::IS_SERVER && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
         })
     }
 

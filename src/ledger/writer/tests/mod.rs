@@ -1,6 +1,5 @@
 //! Batches, the writer, and the explorer of two writers, their callers and a database.
 
-#[cfg(feature = "sqlite")]
 pub(crate) mod against;
 mod batch;
 pub(crate) mod bills;
@@ -11,7 +10,10 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{AdmitCommand, AdmittedAt, Command, CommandKind, JobEnd, Key, Queued, SettleCommand, SettleKind};
+use super::{
+    AdmitCommand, AdmittedAt, Command, CommandKind, JobEnd, Key, Loaded, Queued, Reply, SettleCommand, SettleKind,
+    Writes,
+};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -45,7 +47,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
 
 fn settle(plan: &Arc<Plan>, attempt: u32, since: AdmittedAt, end: SettleKind) -> CommandKind {
     let (plan, used) = (Arc::clone(plan), Amounts::new());
-    CommandKind::Settle(SettleCommand { plan, attempt, since, end, job: None, used, part: 0 })
+    CommandKind::Settle(SettleCommand { plan, attempt, since, end, job: None, used, part: 0, whole: false })
 }
 
 /// A settlement that ends the work of a named job.
@@ -62,6 +64,12 @@ fn ends(kind: CommandKind, end: JobEnd) -> CommandKind {
 /// A command in the queue; `sent` if it may have been stored before.
 fn queued(command: &Command, sent: bool) -> Queued<()> {
     Queued { sent, ..Queued::new(0, command.clone(), None) }
+}
+
+/// Decides a batch, and returns its writes and the replies.
+fn replies_to(queue: &[Queued<()>], loaded: Loaded) -> (Writes, Vec<Reply>) {
+    let (writes, decided) = super::batch::decide(queue, loaded);
+    (writes, decided.into_iter().map(|decided| decided.reply).collect())
 }
 
 fn command(id: u128, key: Key, kind: CommandKind) -> Command {

@@ -18,7 +18,7 @@ fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
 fn transact_at(store: &mut Store, commands: &[(Command, bool)], now: u64) -> Vec<Reply> {
     let queue: Vec<_> = commands.iter().map(|(command, sent)| queued(command, *sent)).collect();
     let loaded = store.load(&batch::reads(&queue), now);
-    let (writes, replies) = batch::decide(&queue, loaded);
+    let (writes, replies) = replies_to(&queue, loaded);
     let twice = |at: usize| writes.rows[..at].iter().any(|row| index(row) == index(&writes.rows[at]));
     assert!(!(0..writes.rows.len()).any(|at| store.has(&writes.rows[at]) || twice(at)), "the index keeps it out");
     store.apply(&writes);
@@ -39,7 +39,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
     let since = AdmittedAt { at: START, epoch: u64::MAX };
-    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, job: None, used, part: 1 };
+    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, job: None, used, part: 1, whole: false };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
 
@@ -207,7 +207,7 @@ fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     let since = AdmittedAt { at: START, epoch: u64::MAX };
     let used = ("requests", 5).into();
     let (plan, attempt) = (hourly(100), 0);
-    let more = SettleCommand { plan, attempt, since, end: SettleKind::Add, job: None, used, part: 1 };
+    let more = SettleCommand { plan, attempt, since, end: SettleKind::Add, job: None, used, part: 1, whole: false };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);
     let commands = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", SettleKind::Add, 3), false)];
     transact(&mut store, &commands);
@@ -250,7 +250,7 @@ fn spooled_record_of_a_forgotten_job_is_stale() {
     let queue: Vec<_> = commands.iter().map(|command| queued(command, false)).collect();
     let mut store = Store::default();
     let loaded = Loaded { sealed: START, ..store.load(&batch::reads(&queue), START + HOUR) };
-    let (writes, replies) = batch::decide(&queue, loaded);
+    let (writes, replies) = replies_to(&queue, loaded);
     assert!(matches!(replies[..2], [Reply::Stale, Reply::Stale]), "{replies:?}");
     assert!(matches!(replies[2], Reply::Settled(JobStatus::Unknown, _)), "{replies:?}");
     assert!(matches!(replies[3..], [Reply::Done, Reply::Settled(JobStatus::Charged, _)]), "{replies:?}");

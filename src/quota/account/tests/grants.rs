@@ -202,3 +202,20 @@ fn wait_lasts_until_all_limits_have_room_at_once() {
     scene.wall += 13 * HOUR;
     scene.take(asked).unwrap();
 }
+
+/// The place is free in a second at the earliest, and the grant ends before.
+#[test]
+fn wait_for_a_slot_counts_no_grant_that_ends_before() {
+    let plan = Plan::new("slots").limit(Quota::requests(10).per(Period::hour())).limit(Quota::concurrent(1));
+    let mut scene = Scene::new(Arc::new(plan));
+    scene.take([("requests", 8), ("concurrent_requests", 1)]).unwrap();
+    let asked = [("requests", 4), ("concurrent_requests", 1)];
+    for (ends, told) in [(HOUR / 7_200, [Some(30 * 60), Some(1)].as_slice()), (HOUR / 1_800, &[Some(1)])] {
+        let until = scene.wall + ends;
+        let id = grant(&mut scene, 5, until);
+        let waits: Vec<_> =
+            scene.take(asked).unwrap_err().iter().map(|one| one.wait.map(|wait| wait.as_secs())).collect();
+        assert_eq!(waits, told, "the grant ends after {ends} ns");
+        scene.account().grants.revoke(id, until - ends);
+    }
+}

@@ -107,3 +107,26 @@ fn job_without_a_place_waits_for_the_limits_too() {
     let Err(Denial::Limits(violations)) = start(&mut scene, 4, 5) else { panic!("it never fits") };
     assert_eq!(violations[0].wait, None);
 }
+
+#[test]
+fn job_without_a_place_waits_for_its_reservation_too() {
+    let mut scene = Scene::new(hourly(10));
+    scene.settings.job_horizon = Duration::from_secs(60);
+    scene.settings.max_reservations = 1;
+    let (now, settings, one) = (at(scene.wall), scene.settings.clone(), Amounts::from(("requests", 1)));
+    scene.account().admit(&ChargeRequest { reserve: true, ..ask(&one) }, now, &settings).unwrap();
+    for number in 0..3 {
+        let job = Arc::new(job(number));
+        scene.account().admit(&ChargeRequest { job: Some(&job), ..ask(&one) }, now, &settings).unwrap();
+        scene.account.end_job(&job, None, now, &settings);
+    }
+    for (reserve, told) in [(false, Duration::from_secs(60)), (true, TTL)] {
+        let denied = scene.account().admit(
+            &ChargeRequest { job: Some(&Arc::new(job(3))), reserve, ..ask(&one) },
+            now,
+            &settings,
+        );
+        let Err(Denial::Job(Duplicate::Full(Some(wait)))) = denied else { panic!("it is full") };
+        assert_eq!(wait, told, "reserves: {reserve}");
+    }
+}

@@ -9,7 +9,7 @@ mod stories;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Account, AccountSettings, ChargeRequest, ChargeScope, Denial, Now, Taken};
+use super::{Account, AccountSettings, ChargeRequest, ChargeScope, ClosedBy, Denial, Now, Taken};
 use crate::{
     quota::{Amounts, Plan, Quota},
     refusal::Violation,
@@ -83,7 +83,7 @@ impl Scene {
 
     fn record(&mut self, amounts: impl Into<Amounts>) -> u64 {
         let now = at(self.wall);
-        self.account().record(&amounts.into(), now)
+        self.account().record(&amounts.into(), now).warned
     }
 
     /// Returns the used and the remaining amount of the first limit.

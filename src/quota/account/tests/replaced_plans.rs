@@ -72,7 +72,7 @@ fn reservation_knows_its_plan_after_many_others() {
         scene.plan = numbered(number, false);
         scene.account();
     }
-    scene.account().close(reserved.reservation.unwrap(), None, true, now, &settings);
+    let _ = scene.account().close(reserved.reservation.unwrap(), None, ClosedBy::Holder, now, &settings);
     scene.refund(("tokens", 5), &charged, &numbered(0, false));
     scene.plan = numbered(0, false);
     let usage = scene.account().usage(now.wall);

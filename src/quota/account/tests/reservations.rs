@@ -132,7 +132,8 @@ fn close_of_an_overdue_reservation_finds_it_expired() {
     scene.wall += nanos(TTL);
     let (last, now, settings) = (id(199), at(scene.wall), scene.settings.clone());
     // Without a call that brings the account up to now.
-    let (result, _) = scene.account.close(last, Some(&Amounts::from(("requests", 5))), true, now, &settings);
+    let (result, _) =
+        scene.account.close(last, Some(&Amounts::from(("requests", 5))), ClosedBy::Holder, now, &settings);
     assert_eq!(result, CloseResult::Expired);
     assert_eq!(scene.first(), (5, 195));
 }
@@ -150,8 +151,8 @@ fn held_reservation_is_not_forgotten_after_its_expiry() {
     scene.account();
     let now = at(scene.wall);
     let actual = Amounts::from(("requests", 30));
-    assert_eq!(scene.account.close(detached, Some(&actual), false, now, &settings).0, CloseResult::Unknown);
-    assert_eq!(scene.account.close(committed, Some(&actual), true, now, &settings).0, CloseResult::Expired);
+    assert_eq!(scene.account.close(detached, Some(&actual), ClosedBy::Id, now, &settings).0, CloseResult::Unknown);
+    assert_eq!(scene.account.close(committed, Some(&actual), ClosedBy::Holder, now, &settings).0, CloseResult::Expired);
     assert_eq!(scene.first(), (30, 70), "its usage counts");
 }
 

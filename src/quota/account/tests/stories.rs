@@ -201,7 +201,13 @@ fn refund_and_settlement_reach_their_own_counter_after_a_change() {
     let reserved = scene.account().admit(&ChargeRequest { reserve: true, ..ask(&four) }, now, &settings).unwrap();
     scene.plan = tokens(10);
     scene.refund(("requests", 3), &charged, &hourly(10));
-    scene.account().close(reserved.reservation.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
+    let _ = scene.account().close(
+        reserved.reservation.unwrap(),
+        Some(&Amounts::from(("requests", 6))),
+        ClosedBy::Holder,
+        now,
+        &settings,
+    );
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (4, 6), "what exceeds the estimate arrives under the other plan");
 }
@@ -291,11 +297,11 @@ fn usage_counts_in_the_window_in_which_it_arrives() {
     scene.take(("tokens", 0)).unwrap(); // a download that begins before midnight
     scene.wall += DAY;
     let now = at(scene.wall);
-    scene.account.record(&Amounts::from(("tokens", 60)), now);
+    let _ = scene.account.record(&Amounts::from(("tokens", 60)), now);
     assert_eq!(scene.first(), (60, 40));
     scene.wall += DAY;
     let now = at(scene.wall);
-    scene.account.record(&Amounts::from(("tokens", 70)), now);
+    let _ = scene.account.record(&Amounts::from(("tokens", 70)), now);
     assert_eq!(scene.first(), (70, 30));
 }
 
@@ -309,7 +315,7 @@ fn commit_counts_up_to_its_estimate_in_its_own_window() {
         let id = scene.account().admit(&request, now, &settings).unwrap().reservation.unwrap();
         scene.wall += HOUR;
         let now = at(scene.wall);
-        scene.account().close(id, Some(&Amounts::from(("requests", actual))), true, now, &settings);
+        let _ = scene.account().close(id, Some(&Amounts::from(("requests", actual))), ClosedBy::Holder, now, &settings);
         assert_eq!(scene.first(), (counted, 100 - counted), "{actual} of 60");
         scene.wall += HOUR;
     }

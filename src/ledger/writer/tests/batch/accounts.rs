@@ -12,7 +12,7 @@ use crate::ledger::writer::account_state::AccountState;
 use crate::{
     quota::{
         CreditRequest, Grant, GrantId, Usage,
-        account::{Account, AccountSettings, ChargeRequest, ChargeScope, CloseResult, GrantState, Now},
+        account::{Account, AccountSettings, ChargeRequest, ChargeScope, CloseResult, ClosedBy, GrantState, Now},
     },
     time::Moment,
 };
@@ -161,7 +161,7 @@ impl History {
     fn close(&mut self, which: usize, actual: Option<Amounts>) {
         let Some(at) = self.pick(which, |both| both.hold.is_some()) else { return };
         let hold = self.all[at].hold.unwrap().0;
-        let (closed, _) = self.account.close(hold, actual.as_ref(), false, self.now(), &self.settings);
+        let (closed, _) = self.account.close(hold, actual.as_ref(), ClosedBy::Id, self.now(), &self.settings);
         self.all[at].over = true;
         if let CloseResult::Unknown = closed {
             return; // memory forgets ended windows, a ledger does not
@@ -188,14 +188,14 @@ impl History {
                 if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over) {
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
                     let used = Amounts::from(("tokens", tokens));
-                    self.account.record(&used, self.now());
+                    let _ = self.account.record(&used, self.now());
                     self.part += 1;
                     self.ledger.add(&job, &admitted, used.clone(), self.part);
                     self.all[at].added = true;
                 }
             }
             Step::Record(amounts) => {
-                self.account.record(&named(amounts), self.now());
+                let _ = self.account.record(&named(amounts), self.now());
                 self.ledger.record(named(amounts));
             }
             Step::Credit(tokens, amount) => {

@@ -60,7 +60,7 @@ impl Ledger {
         let command = self.command("a", kind);
         let queue = [queued(&command, false)];
         let loaded = self.store.load(&reads(&queue), self.now);
-        let (writes, mut replies) = decide(&queue, loaded);
+        let (writes, mut replies) = replies_to(&queue, loaded);
         for (_, StoredCounter { counter, .. }) in &writes.counts {
             assert!(counter.used.max(counter.reserved) <= LARGEST, "{counter:?}");
         }
@@ -156,7 +156,16 @@ fn counter_above_the_bound_only_changes_by_its_rows() {
     assert_eq!(ledger.entries("a"), [], "it is an error");
     let since = AdmittedAt { at: START, epoch: u64::MAX };
     let used = ("requests", 1).into();
-    let add = SettleCommand { plan: hourly(10), attempt: 0, since, end: SettleKind::Add, job: None, used, part: 0 };
+    let add = SettleCommand {
+        plan: hourly(10),
+        attempt: 0,
+        since,
+        end: SettleKind::Add,
+        job: None,
+        used,
+        part: 0,
+        whole: false,
+    };
     ledger.decide(CommandKind::Settle(add));
     assert_eq!(ledger.of(REQUESTS), (LARGEST, 0));
     assert_eq!(ledger.entries("a"), [(0, EntryKind::Record, 0)]);

@@ -159,7 +159,7 @@ impl History {
             }
             Step::Record(requests, tokens) => {
                 let amounts: Amounts = [("requests", requests), ("tokens", tokens)].into();
-                self.account.record(&amounts, self.now());
+                let _ = self.account.record(&amounts, self.now());
                 self.ledger.record(amounts);
                 self.book.record(&self.limits, requests, tokens, self.ledger.now);
             }
@@ -229,6 +229,25 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         History { ledger, account, settings, limits, moment: Moment::from_nanos(HOUR), book: Book::default() };
     history.step(&Step::Record(1, 1))?; // so that the ledger has the account
     steps.iter().try_for_each(|step| history.step(step))
+}
+
+/// A settlement of the hour before is in the same batch, so that the counters of that hour are loaded as well.
+#[test]
+fn credit_leaves_the_window_of_a_late_settlement() {
+    let mut ledger = Ledger::new(plan(&[0]));
+    ledger.record(("tokens", 20));
+    let late = ledger.reserve("a", ("tokens", 10));
+    ledger.plan = plan(&[2]);
+    ledger.record(("tokens", 7));
+    ledger.now += HOUR;
+    let end = SettleKind::Commit(("tokens", 4).into());
+    let settle = settle(&ledger.plan, late.attempt, late.since, end);
+    let request = Box::new(CreditRequest::try_new("7", Kind::from("tokens"), 50, "story").unwrap());
+    let credit = CommandKind::Credit { plan: Arc::clone(&ledger.plan), request };
+    let commands = [ledger.command("a", settle), ledger.command(&format!("{CREDIT}7"), credit)];
+    let replies = ledger.batch(&commands);
+    assert!(matches!(&replies[1], Reply::Credited(credited) if credited.amount == 7), "{replies:?}");
+    assert_eq!((ledger.of("per_model"), ledger.of("daily")), ((24, 0), (0, 0)));
 }
 
 proptest! {

@@ -56,7 +56,16 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
     let (id, named_job) = (ledger.commands, ["a", "b", "c", "d"][job].to_owned());
     let settle = |attempt, end, used: Amounts| {
         let part = u32::try_from(id).unwrap(); // each addition is a part of its own
-        CommandKind::Settle(SettleCommand { plan: Arc::clone(&plan), attempt, since, end, job: None, used, part })
+        CommandKind::Settle(SettleCommand {
+            plan: Arc::clone(&plan),
+            attempt,
+            since,
+            end,
+            job: None,
+            used,
+            part,
+            whole: false,
+        })
     };
     let kind = match *step {
         Step::Admit { amounts, fingerprint, reserve } => {

@@ -3,6 +3,7 @@
 mod accounts;
 mod corrupt;
 mod credits;
+mod cuts;
 mod grants;
 mod histories;
 mod job_states;
@@ -13,10 +14,7 @@ mod reservations;
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    super::{
-        AdmitReply, CREDIT, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
-        batch::{decide, reads},
-    },
+    super::{AdmitReply, CREDIT, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes, batch::reads},
     model::{Store, clashes},
     *,
 };
@@ -55,7 +53,7 @@ impl Ledger {
     fn batch(&mut self, commands: &[Command]) -> Vec<Reply> {
         let queue: Vec<_> = commands.iter().map(|command| queued(command, false)).collect();
         let loaded = self.store.load(&reads(&queue), self.now);
-        let (writes, replies) = decide(&queue, loaded);
+        let (writes, replies) = replies_to(&queue, loaded);
         let twice = |at: usize| writes.rows[..at].iter().any(|other| clashes(&writes.rows[at], other));
         let rejected = (0..writes.rows.len()).any(|at| self.store.has(&writes.rows[at]) || twice(at));
         assert!(!rejected, "the unique index keeps out {writes:?}");
@@ -105,6 +103,7 @@ impl Ledger {
             job: None,
             used: used.into(),
             part,
+            whole: false,
         };
         self.run(job, CommandKind::Settle(settle));
     }

@@ -151,3 +151,21 @@ fn late_commit_returns_what_a_reset_has_emptied() {
     assert!(rows.contains(&(0, EntryKind::Record, -40)) && rows.contains(&(0, EntryKind::Reset, 40)), "{rows:?}");
     assert_eq!(ledger.of(REQUESTS), (0, 0));
 }
+
+/// The settlement of a charge that waited in a spool names the command that admitted it, not its attempt.
+#[test]
+fn lapse_makes_the_attempt_of_its_command_due() {
+    let mut ledger = Ledger::of_three();
+    let first = ledger.reserve("a", ("requests", 10));
+    let before = ledger.commands;
+    ledger.settle("a", &first, SettleKind::Void);
+    let again = ledger.reserve("a", ("requests", 10));
+    let (since, of) = (again.since.at, ledger.commands);
+    assert_eq!((first.attempt, again.attempt), (0, 1));
+    let until = |ledger: &Ledger| ledger.store.holds.iter().map(|hold| hold.until).collect::<Vec<_>>();
+    for (of, due) in [(of + 100, START + HOUR), (before, START + HOUR), (of, START)] {
+        let reply = ledger.run("a", CommandKind::Lapse { of: Some(of), attempt: 0, since });
+        assert!(matches!(reply, Reply::Done), "{reply:?}");
+        assert_eq!(until(&ledger), [due], "of {of}");
+    }
+}

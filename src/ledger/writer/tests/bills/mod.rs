@@ -143,6 +143,7 @@ impl History {
             job: None,
             used: named(used),
             part,
+            whole: false,
         };
         Some(match *step {
             Step::Plan(mask) => {
@@ -227,8 +228,7 @@ impl History {
 
     /// Decides a batch and enters it in the book.
     pub(crate) fn decide(&mut self, asked: Batch, loaded: Loaded) -> Writes {
-        let (writes, replies) =
-            batch::decide(&in_queue(&asked.commands), Loaded { now: self.now, sealed: 0, ..loaded });
+        let (writes, replies) = replies_to(&in_queue(&asked.commands), Loaded { now: self.now, sealed: 0, ..loaded });
         self.log.extend(writes.rows.iter().map(|row| (self.now, row.clone())));
         for ((id, told), reply) in asked.told.into_iter().zip(replies) {
             self.enter(id, told, reply);

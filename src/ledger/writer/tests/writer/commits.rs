@@ -15,6 +15,25 @@ fn replies_are_sent_after_the_commit() {
 }
 
 #[test]
+fn cut_amount_is_reported_after_the_commit() {
+    let mut scene = Scene::new();
+    let CommandKind::Settle(add) = settle(&hourly(100), 0, AdmittedAt { at: START, epoch: 0 }, SettleKind::Add) else {
+        unreachable!()
+    };
+    let add = CommandKind::Settle(SettleCommand { used: ("requests", u64::MAX).into(), ..add });
+    scene.writer.enqueue(command(2, key("acme", "a"), add));
+    scene.until_commit();
+    assert!(scene.writer.notices().is_empty());
+    scene.go_on();
+    let notices = scene.writer.notices();
+    let mut cuts = notices.iter().filter_map(|notice| match &notice.what {
+        NoticeKind::Cut(cut) => Some(cut.iter().map(|(_, part)| part).sum::<u64>()),
+        _ => None,
+    });
+    assert_eq!((cuts.next(), cuts.next()), (Some(u64::MAX - scene.used()), None));
+}
+
+#[test]
 fn refusals_write_nothing() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 101);

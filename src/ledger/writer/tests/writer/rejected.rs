@@ -203,6 +203,39 @@ fn rejected_settlement_makes_its_reservation_due() {
     }
 }
 
+/// Its holder goes on after an addition, and a caller that is told can end it otherwise.
+#[test]
+fn rejected_addition_or_call_leaves_its_reservation_open() {
+    let none = || settle(&hourly(100), 0, AdmittedAt { at: START, epoch: 0 }, SettleKind::Add);
+    let CommandKind::Settle(add) = none() else { unreachable!() };
+    let add = SettleCommand { used: ("requests", 4).into(), ..add };
+    let commit = SettleCommand { end: SettleKind::Commit(("requests", 4).into()), used: Amounts::new(), ..add.clone() };
+    for (settle, caller) in [(add, None), (commit, Some("bob"))] {
+        stays_open(command(4, key("acme", "a"), CommandKind::Settle(settle)), caller);
+    }
+}
+
+fn stays_open(rejected: Command, caller: Option<&'static str>) {
+    let mut scene = Scene::new();
+    let terms = crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false };
+    let reserve = AdmitCommand { reserve: Some(terms), ..admit(&hourly(100), ("requests", 60)) };
+    scene.writer.submit(command(2, key("acme", "a"), CommandKind::Admit(reserve)), "ann").unwrap();
+    scene.settle_down();
+    match caller {
+        None => scene.writer.enqueue(rejected),
+        Some(caller) => _ = scene.writer.submit(rejected, caller).unwrap(),
+    }
+    while scene.next != Step::Wait || scene.writer.backlog() > 0 {
+        match &scene.next {
+            Step::Write(writes, _) if !writes.rows.is_empty() => scene.fails(DbError::Rejected("a check".into())),
+            _ => scene.go_on(),
+        }
+    }
+    assert_eq!(scene.database.store.holds.iter().map(|hold| hold.until).collect::<Vec<_>>(), [START + HOUR]);
+    let notices = scene.writer.notices();
+    assert!(matches!(&notices[0].what, NoticeKind::Rejected(why) if **why == *"a check"), "{notices:?}");
+}
+
 /// The rows of the admission are no rows of the command that makes its reservation due.
 #[test]
 fn reservation_is_due_after_a_lost_commit_too() {

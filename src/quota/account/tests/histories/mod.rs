@@ -93,7 +93,7 @@ impl History {
                 self.account.slots.as_mut().unwrap().release(self.book.slots.remove(which).0);
             }
             Step::Record(asked) => {
-                self.account.record(&named((asked, false)), self.now);
+                let _ = self.account.record(&named((asked, false)), self.now);
                 self.enter(plain(asked), [0; 2], None, asked, None);
             }
             Step::Reset(which) => {
@@ -216,7 +216,7 @@ impl History {
         let Some(entry) = self.book.pick(which, |entry| entry.hold.is_some()) else { return Ok(()) };
         let (id, expires, stage) = entry.hold.unwrap();
         let said = commit.map(|tokens| tokens.map_or_else(Amounts::new, |tokens| Amounts::from(("tokens", tokens))));
-        let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.settings);
+        let (closed, _) = self.account.close(id, said.as_ref(), ClosedBy::Id, self.now, &self.settings);
         // A held reservation is not forgotten after its expiry.
         let may_be = stage.is_some_and(|stage| stage != Stage::Expired || is_detached(id));
         let forgotten = may_be && self.now.moment >= expires + TTL * 2;
