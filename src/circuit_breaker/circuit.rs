@@ -189,9 +189,9 @@ impl Circuit {
     }
 }
 
-/// The right of an admitted call to report a result to the generation that admitted it, and what is known of the result.
+/// The right of an admitted call to report a result to the generation that admitted it, and the result so far.
 ///
-/// The latter lies beside the variant's tag, so that it takes no room: a ticket moves with the response.
+/// The result so far lies beside the variant's tag, so that it takes no room: a ticket moves with the response.
 pub(crate) enum Ticket {
     /// Right of a call of a closed circuit: its result goes into the window.
     Counted(CallProgress, Arc<Stripe>),
@@ -201,7 +201,7 @@ pub(crate) enum Ticket {
     Uncounted,
 }
 
-/// What is known of the result of a call.
+/// Result of a call, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallProgress {
     pub(crate) judged: Judged,
@@ -211,7 +211,7 @@ pub(crate) struct CallProgress {
     pub(crate) slow_head: Option<bool>,
 }
 
-/// How far a call is judged.
+/// Stage of the judgement on a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Judged {
     #[default]
@@ -231,7 +231,7 @@ pub(crate) struct Probe {
 }
 
 impl Ticket {
-    /// Returns what is known of the result; that it is judged if it is not counted.
+    /// Returns the result so far; one that is not counted is judged.
     #[inline]
     pub(crate) fn progress(&self) -> CallProgress {
         match self {

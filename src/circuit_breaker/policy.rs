@@ -200,7 +200,7 @@ impl fmt::Debug for CircuitBreakerPermit {
     }
 }
 
-/// Returns what is known of a call once its head is there, and its verdict if that is known.
+/// Returns the result of a call as far as its head tells it, and the verdict if that is known.
 #[inline(always)] // its result passes through memory otherwise
 fn judge_head(shared: &CircuitShared, head: ResponseHead<'_>, slow: bool) -> (CallProgress, Option<Verdict>) {
     let grpc_head = if head.status.is_success() { GrpcHead::of(head.headers) } else { None };
