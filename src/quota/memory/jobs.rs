@@ -73,8 +73,8 @@ impl Accounts {
         if !self.shared.has_jobs.load(Ordering::Relaxed) {
             return None;
         }
-        let accounts = self.shared.accounts.lock();
-        let (begun, more) = accounts.begun_job(job, now);
+        let mut accounts = self.shared.accounts.lock();
+        let (begun, more) = accounts.begun_job(job, now, &self.settings);
         self.shared.has_jobs.store(more, Ordering::Relaxed); // under the lock, as each job begins
         begun
     }

@@ -23,6 +23,8 @@ pub(super) struct SharedAccounts {
     /// Number of accounts of cohorts among them.
     of_cohorts: usize,
     hand: usize,
+    /// Number of starts of jobs, each of which visits the next account.
+    visits: usize,
 }
 
 struct SharedAccount {
@@ -58,8 +60,12 @@ impl SharedAccounts {
     }
 
     /// Returns the reason why a job that was begun in one of the accounts may not begin again, and whether any of them
-    /// has a job.
-    pub(super) fn begun_job(&self, job: &Job, now: Now) -> (Option<Duplicate>, bool) {
+    /// has a job. Expires what is due in one of them, so that jobs are forgotten in time where no request comes any more.
+    pub(super) fn begun_job(&mut self, job: &Job, now: Now, settings: &AccountSettings) -> (Option<Duplicate>, bool) {
+        self.visits = self.visits.wrapping_add(1);
+        if let Some(next) = self.visits.checked_rem(self.accounts.len()) {
+            let _ = self.accounts[next].account.expire(now, settings); // some at a time
+        }
         let mut with_jobs = self.accounts.iter().map(|shared| &shared.account).filter(|account| account.has_jobs());
         let begun = with_jobs.clone().find_map(|account| account.begun_job(job, now));
         (begun, with_jobs.next().is_some())

@@ -105,6 +105,25 @@ fn freed_job_gets_usage_of_a_later_window_back() {
     assert_eq!(later.used(1)[0], 2, "the part of the window that is over is gone with it");
 }
 
+#[test]
+fn jobs_of_an_account_that_is_no_longer_used_are_forgotten() {
+    let scene = Scene::new(1);
+    scene.admit(1, ("requests", 1)).map(|admission| scene.served(&admission)).unwrap();
+    for under in [scene.clone(), scene.under_pro()] {
+        let admission = under.begin(&client(2), under.plan.name().as_str().len() as u8).unwrap();
+        assert!(admission.receipt.shared);
+        under.served(&admission);
+    }
+    let has_jobs = |scene: &Scene| scene.accounts.shared.has_jobs.load(Ordering::Relaxed);
+    let later = scene.at(2 * HOUR);
+    assert!(has_jobs(&later));
+    // Starts of jobs that are charged to accounts of their own.
+    for number in 10..13 {
+        assert!(!later.begin(&client(2), number).unwrap().receipt.shared);
+    }
+    assert!(!has_jobs(&later));
+}
+
 /// One step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
