@@ -89,9 +89,14 @@ impl AccountState {
         reserve: bool,
         wall: u64,
     ) -> Result<TakenCharge, Vec<Violation>> {
+        for limit in plan.counted() {
+            self.close_grants(limit, self.present(limit, wall), wall);
+        }
+        let stored = self.grants.clone();
         let (mut view, now) = (self.view(plan, wall), wall_time(wall));
-        let violations = view.violations(amounts, &self.stored_grants(), now);
+        let violations = view.violations(amounts, &stored, now);
         if !violations.is_empty() {
+            self.grants = stored; // a refusal writes nothing, whatever else the batch writes
             return Err(violations);
         }
         let marks = view.add(amounts, reserve, now);
@@ -125,11 +130,6 @@ impl AccountState {
         let counter = |limit| self.present(limit, wall).map(|at| self.counters[at].counter.clone());
         let counters = plan.counted().iter().map(|limit| counter(limit).unwrap_or_default());
         Account::with_counters(plan, counters, self.grants.clone())
-    }
-
-    /// Returns the grants as they stay if the request that is being decided is refused, and writes nothing.
-    fn stored_grants(&self) -> Grants {
-        if self.writes { self.grants.clone() } else { self.before.grants.iter().cloned().collect() }
     }
 
     /// Records used amounts in the windows that are open, even beyond a limit.
@@ -334,16 +334,20 @@ impl AccountState {
     /// Ends the grants of a limit whose time has come, and closes those that another counter has used. Covers the usage
     /// of the present counter above its limit with the others.
     fn bring_grants_to(&mut self, limit: &Limit, present: Option<usize>, wall: u64) {
-        let present = present.map(|at| &self.counters[at].counter);
-        let here = present.map(|counter| (counter.starts, counter.epoch));
+        self.close_grants(limit, present, wall);
+        if let Some(at) = present {
+            self.grants.cover(limit, &self.counters[at].counter);
+        }
+    }
+
+    /// Ends the grants of a limit whose time has come, and closes those that another counter has used.
+    fn close_grants(&mut self, limit: &Limit, present: Option<usize>, wall: u64) {
+        let here = present.map(|at| (self.counters[at].counter.starts, self.counters[at].counter.epoch));
         for grant in self.grants.of_mut(limit) {
             grant.ended |= grant.until <= wall;
             if grant.current > 0 && here != Some((grant.window, grant.epoch)) {
                 grant.close();
             }
-        }
-        if let Some(counter) = present {
-            self.grants.cover(limit, counter);
         }
     }
 

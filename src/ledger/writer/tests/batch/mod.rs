@@ -10,6 +10,7 @@ mod job_states;
 mod jobs;
 mod periods;
 mod reservations;
+mod told_waits;
 
 use std::{collections::BTreeMap, sync::Arc};
 
