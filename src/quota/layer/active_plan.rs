@@ -88,23 +88,28 @@ impl ActivePlan {
     /// every plan of its name that was [retired](Self::retire), or 1; a version that is not above the active one is an
     /// error.
     pub(super) fn next(old: Option<&Self>, plan: Plan, common: &Arc<Common>) -> Result<Arc<Self>, ConfigError> {
-        let version = old.map_or(0, |old| old.plan.version());
-        let plan = match plan.version() {
-            0 => {
-                let last = version.max(common.retired_version(&plan));
-                plan.numbered(last.saturating_add(1))
-            }
-            newer if newer > version => plan,
-            stale => {
-                let must = format!("be above {version}, which is in force");
-                return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
-            }
+        let version = Self::check_version(old, &plan)?;
+        let plan = if plan.version() == 0 {
+            let last = version.max(common.retired_version(&plan));
+            plan.numbered(last.saturating_add(1))
+        } else {
+            plan
         };
         common.add_units(&plan);
         if let Some(old) = old.filter(|old| old.plan.name() != plan.name()) {
             old.retire();
         }
         Ok(Self::new(plan, common))
+    }
+
+    /// Checks that a plan may take the place of `old`, and returns the version that is in force.
+    pub(super) fn check_version(old: Option<&Self>, plan: &Plan) -> Result<u64, ConfigError> {
+        let version = old.map_or(0, |old| old.plan.version());
+        if plan.version() == 0 || plan.version() > version {
+            return Ok(version);
+        }
+        let must = format!("be above {version}, which is in force");
+        Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, plan.version()))
     }
 
     /// Stores the version of a plan that has no successor. Accounts remember by name and version which plans they have

@@ -46,7 +46,11 @@ impl Quotas {
             )?;
         }
         self.0.plans.try_replace(|old| {
-            let next = |tier: Option<&Tier>, plan| ActivePlan::next(old.get(tier).map(|plan| &**plan), plan, common);
+            let present = |tier: Option<&Tier>| old.get(tier).map(|plan| &**plan);
+            let next = |tier: Option<&Tier>, plan| ActivePlan::next(present(tier), plan, common);
+            // All versions, before anything changes.
+            ActivePlan::check_version(present(None), &usual)?;
+            tiers.iter().try_for_each(|(tier, plan)| ActivePlan::check_version(present(Some(tier)), plan).map(drop))?;
             // All plans that end, before one begins: a plan that moves to another tier gets a higher version.
             let stays = |tier: &Tier, active: &ActivePlan| {
                 tiers.iter().any(|(listed, plan)| listed == tier && plan.name() == active.plan.name())
@@ -199,6 +203,15 @@ mod tests {
             assert_eq!(used().await, 4);
             assert!(quotas.remove_tier_plan("pro"));
         }
+    }
+
+    #[tokio::test]
+    async fn units_of_plans_that_were_refused_stay_unknown() {
+        let quotas = QuotaLayer::new(plan("free", 10)).tier_plan("pro", plan("pro", 20).numbered(7)).handle();
+        let usual = plan("free", 11).limit(Quota::units("pages", 5).per(Period::hour()));
+        quotas.set_plans(usual, [("pro", plan("pro", 21).numbered(7))]).unwrap_err();
+        let charged = quotas.charge(&Client::named("alice"), ("pages", 1)).await;
+        assert_eq!(charged.unwrap_err().reason(), crate::refusal::Reason::UnknownUnit);
     }
 
     #[test]
