@@ -101,7 +101,7 @@ impl<D: Database> LedgerStore<D> {
         let (end, used) = match end {
             // Work that has begun stays charged: only its slot is returned.
             Settlement::Void(charged)
-                if charged.is_none_or(|charged| charged.amounts.is_empty())
+                if charged.is_none_or(|charged| charged.amounts.is_empty() && !written.has_added())
                     && !written.reserved
                     && receipt.job.is_none() =>
             {
@@ -122,7 +122,7 @@ impl<D: Database> LedgerStore<D> {
     }
 
     /// Reports progress to the slot and returns the command that adds usage to a charge, once it is due.
-    pub(super) fn addition(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Option<Command> {
+    pub(super) fn addition(&self, receipt: &mut Receipt, used: &Amounts, now: Now) -> Option<Command> {
         if receipt.lease.is_some() {
             self.slots.progress(receipt, &Amounts::new(), now);
         }

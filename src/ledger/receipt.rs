@@ -65,6 +65,12 @@ impl LedgerReceipt {
         Some((std::mem::take(&mut unwritten.used), unwritten.part))
     }
 
+    /// Whether usage was added, written or not.
+    pub(super) fn has_added(&self) -> bool {
+        let unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        unwritten.part > 0 || !unwritten.used.is_empty()
+    }
+
     /// Returns all usage for the settlement to write.
     pub(super) fn take(&self, used: Amounts) -> (Amounts, u32) {
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);

@@ -141,7 +141,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         self.slots.unwatch(receipt);
     }
 
-    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
+    fn progress(&self, receipt: &mut Receipt, used: &Amounts, now: Now) -> NearLimits {
         if let Some(command) = self.addition(receipt, used, now) {
             self.inner.writer.enqueue(command);
         }

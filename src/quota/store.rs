@@ -75,7 +75,7 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     fn unwatch(&self, receipt: &Receipt);
 
     /// Records progress of an admitted request, and the amounts used since the last call.
-    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
+    fn progress(&self, receipt: &mut Receipt, used: &Amounts, now: Now) -> NearLimits;
 
     /// Returns the key that closes a reservation once its receipt is gone.
     fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
@@ -326,8 +326,7 @@ pub(crate) struct Receipt {
     pub(crate) open: bool,
     /// Set if the account is the one of clients for which there was no room.
     pub(crate) shared: bool,
-    /// Part that only the admitting store can read; `None` in memory.
-    #[allow(dead_code, reason = "memory has none")]
+    /// Part that only the admitting store can read. In memory it is the usage that was reported since.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
 }
 

@@ -104,8 +104,9 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         self.tell(receipt, command)
     }
 
-    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
-        self.tell(receipt, self.store.addition(receipt, used, now))
+    fn progress(&self, receipt: &mut Receipt, used: &Amounts, now: Now) -> NearLimits {
+        let command = self.store.addition(receipt, used, now);
+        self.tell(receipt, command)
     }
 
     fn close(

@@ -201,6 +201,13 @@ impl Account {
         }
     }
 
+    /// Whether two charges are part of the same of the counters that are left.
+    pub(crate) fn has_one_part_of(&self, one: &ChargeScope, other: &ChargeScope) -> bool {
+        let is_in =
+            |scope: &ChargeScope, counter: &Counter, limit| counter.holds(scope.epoch) && scope.plan.counts(limit);
+        self.all().all(|(counter, limit)| is_in(one, counter, limit) == is_in(other, counter, limit))
+    }
+
     /// Changes the counters that a charge is part of, or all.
     fn each(&mut self, of: Option<&ChargeScope>, mut change: impl FnMut(&mut Counter, &Limit)) {
         for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {

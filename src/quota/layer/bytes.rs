@@ -24,11 +24,11 @@ use crate::{
     quota::Amounts,
 };
 
-/// Bytes that have passed, and the part of them that was reported to the account.
+/// Bytes that have passed and are not reported to the account.
 #[derive(Debug, Default)]
 pub(super) struct Bytes {
+    /// Response bytes that were not reported yet.
     fresh: u64,
-    known: u64,
     upload: Option<Box<Upload>>,
 }
 
@@ -92,17 +92,11 @@ impl Bytes {
     /// Returns the bytes that have passed since the last call.
     pub(super) fn report(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);
-        self.known = self.known.saturating_add(answered);
         let read = self.upload.as_mut().map_or(0, |upload| {
             let read = upload.read.bytes().max(upload.known);
             read - std::mem::replace(&mut upload.known, read)
         });
         amounts(read, answered)
-    }
-
-    /// Returns the bytes that had passed at the last [report](Self::report).
-    pub(super) fn reported(&self) -> Amounts {
-        amounts(self.upload.as_ref().map_or(0, |upload| upload.known - upload.declared), self.known)
     }
 }
 

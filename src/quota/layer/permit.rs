@@ -16,6 +16,7 @@ use crate::{
     gate::{Event, Outcome, Permit, PolicyContext, caught},
     identity::Client,
     quota::{
+        Amounts,
         account::{Nearest, Now},
         store::{AdmissionDetails, AdmittedCharge, PlanCharge, Receipt, Settlement},
     },
@@ -173,7 +174,7 @@ impl Permit for QuotaPermit {
         let common = &*active.common;
         let now = common.now();
         if much || now.moment.since(open.reported_at) >= common.settings.account.max_stall / REPORTS_PER_STALL {
-            let near = common.store.progress(&open.receipt, &open.bytes.report(), now);
+            let near = common.store.progress(&mut open.receipt, &open.bytes.report(), now);
             warn(&common.context, &near);
             open.reported_at = now.moment;
         }
@@ -287,16 +288,14 @@ impl Open {
             self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
             return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
         }
-        let mut charged = self.bytes.reported();
-        if self.receipt.reservation.is_none() {
-            self.asked.amounts(active).iter().for_each(|(kind, amount)| charged.add(kind, amount));
-        }
-        let charged = PlanCharge { amounts: &charged, plan: &active.plan };
+        let (none, asked) = (Amounts::new(), self.asked.amounts(active));
+        let charged = if self.receipt.reservation.is_none() { &*asked } else { &none };
+        let charged = PlanCharge { amounts: charged, plan: &active.plan };
         if end == End::Returned {
             return active.common.settle(&self.receipt, &Settlement::Void(Some(charged)));
         }
         let used = self.bytes.report();
-        self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
+        self.bytes.correct_declared(&mut actual, &asked);
         let (used, actual) = (&used, &actual);
         active.common.settle(&self.receipt, &Settlement::Interrupted { used, actual, charged });
     }

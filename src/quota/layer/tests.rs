@@ -59,7 +59,7 @@ impl QuotaBackend for Troubled {
         unreachable!("nothing was admitted")
     }
 
-    fn progress(&self, _: &Receipt, _: &Amounts, _: Now) -> NearLimits {
+    fn progress(&self, _: &mut Receipt, _: &Amounts, _: Now) -> NearLimits {
         unreachable!("nothing was admitted")
     }
 

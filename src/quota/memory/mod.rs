@@ -25,6 +25,7 @@
 //! twice, its account is forgotten only once its windows have passed by the monotonic clock too.
 
 mod jobs;
+mod reported_usage;
 mod room;
 mod shard;
 mod shared;

@@ -2,7 +2,7 @@
 
 use std::{hash::BuildHasher, sync::Arc};
 
-use super::{Accounts, CROWD, room::NoRoom};
+use super::{Accounts, CROWD, reported_usage::ReportedUsage, room::NoRoom};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
@@ -77,6 +77,8 @@ impl QuotaBackend for Accounts {
                     }
                     if let Some(charged) = charged {
                         account.give_back(charged.amounts, &scope(charged));
+                        let reported = ReportedUsage::of(receipt);
+                        reported.iter().for_each(|(amounts, scope)| account.give_back(amounts, scope));
                     }
                     if let Some(job) = &receipt.job {
                         account.free(job);
@@ -98,7 +100,9 @@ impl QuotaBackend for Accounts {
                                 charged.amounts.iter().for_each(|(kind, amount)| within.add(kind, amount));
                                 used.iter().for_each(|(kind, amount)| beyond.add(kind, amount));
                                 let beyond = changed.cut.rest_of(beyond);
-                                Some(JobCharge(vec![(within, scope(charged)), (beyond, account.scope())]))
+                                let mut parts = vec![(within, scope(charged)), (beyond, account.scope())];
+                                parts.extend_from_slice(ReportedUsage::of(receipt));
+                                Some(JobCharge(parts))
                             }
                             _ => None,
                         };
@@ -135,12 +139,20 @@ impl QuotaBackend for Accounts {
         });
     }
 
-    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
+    fn progress(&self, receipt: &mut Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, |_, account| {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
                 leases.touch(lease, now.moment);
             }
-            if used.is_empty() { Changed::default() } else { account.record(used, now) }
+            if used.is_empty() {
+                return Changed::default();
+            }
+            let changed = account.record(used, now);
+            let part = receipt.store_part.get_or_insert_with(|| Box::new(ReportedUsage::default()));
+            if let Some(reported) = part.downcast_mut::<ReportedUsage>() {
+                reported.add(changed.cut.rest_of(used.clone()), account);
+            }
+            changed
         })
     }
 

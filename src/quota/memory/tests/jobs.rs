@@ -11,6 +11,7 @@ use super::*;
 use crate::quota::{
     JobOutcome, JobState,
     account::{Denial, Duplicate, Job},
+    memory::reported_usage::ReportedUsage,
 };
 
 fn job(client: &Client, number: u8) -> Arc<Job> {
@@ -122,6 +123,55 @@ fn jobs_of_an_account_that_is_no_longer_used_are_forgotten() {
         assert!(!later.begin(&client(2), number).unwrap().receipt.shared);
     }
     assert!(!has_jobs(&later));
+}
+
+/// Ends a request by a settlement that returns it: its whole, or as the job that was interrupted and is then freed.
+fn give_back(scene: &Scene, admission: &AdmittedCharge, free: bool) {
+    let (none, asked) = (Amounts::new(), Amounts::from(("requests", 1)));
+    let charged = PlanCharge { amounts: &asked, plan: &scene.plan };
+    let settlement = match free {
+        true => Settlement::Interrupted { used: &none, actual: &none, charged },
+        false => Settlement::Void(Some(charged)),
+    };
+    let _ = scene.accounts.settle(&admission.receipt, &settlement, scene.now);
+    if free {
+        assert_eq!(scene.settle(&client(1), 7, JobOutcome::Free), Some(JobState::Unknown));
+    }
+}
+
+#[test]
+fn bytes_of_a_later_window_go_back_with_their_request() {
+    for free in [false, true] {
+        let day = Quota::requests(1_000).per(Period::day()).named("daily");
+        let hour = Quota::requests(1_000).per(Period::hour()).named("hourly");
+        let scene = Scene::new(2).under(&Arc::new(Plan::new("two").limit(hour).limit(day)));
+        let mut admission = scene.begin(&client(1), 7).unwrap();
+        for hours in [0, 0, 1, 2, 2] {
+            let later = scene.at(hours * HOUR);
+            let _ = later.accounts.progress(&mut admission.receipt, &("requests", 4).into(), later.now);
+        }
+        let later = scene.at(2 * HOUR);
+        assert_eq!(later.used(1), [8, 21]);
+        assert!(ReportedUsage::of(&admission.receipt).len() <= 2, "those of both first hours count in the day alone");
+        give_back(&later, &admission, free);
+        assert_eq!(later.used(1), [0, 0], "free {free}");
+    }
+}
+
+#[test]
+fn returned_request_gives_back_no_more_than_was_taken() {
+    let most = crate::quota::MOST;
+    let hourly = Quota::requests(most).per(Period::hour());
+    for free in [false, true] {
+        let scene = Scene::new(2).under(&Arc::new(Plan::new("one").limit(hourly.clone())));
+        let fill = Amounts::from(("requests", most - 10));
+        at_once(scene.accounts.record(&scene.context(&client(1)), &fill)).unwrap();
+        let mut admission = scene.begin(&client(1), 7).unwrap();
+        let near = scene.accounts.progress(&mut admission.receipt, &("requests", 50).into(), scene.now);
+        assert_eq!((scene.used(1)[0], near.cut.iter().map(|(_, part)| part).sum::<u64>()), (most, 41));
+        give_back(&scene, &admission, free);
+        assert_eq!(scene.used(1)[0], most - 10, "free {free}: other usage stays");
+    }
 }
 
 /// One step of a random history.

@@ -86,3 +86,18 @@ fn commit_that_does_not_fit_is_refused_if_a_caller_waits() {
         assert!(matches!(closed, Reply::Settled(JobStatus::Committed | JobStatus::Late, _)), "{closed:?}");
     }
 }
+
+#[test]
+fn void_returns_what_counted_in_a_later_window() {
+    let plan = hourly(100);
+    let mut ledger = Ledger::new(Arc::clone(&plan));
+    let _ = ledger.decided(CommandKind::Admit(admit(&plan, ("requests", 1))));
+    ledger.now += HOUR;
+    let since = AdmittedAt { at: START, epoch: 0 };
+    let CommandKind::Settle(add) = settle(&plan, 0, since, SettleKind::Add) else { unreachable!() };
+    let _ = ledger.decided(CommandKind::Settle(SettleCommand { used: ("requests", 4).into(), part: 1, ..add }));
+    let rows = |ledger: &Ledger| ledger.writes.rows.iter().map(|row| row.amount).collect::<Vec<_>>();
+    assert_eq!(rows(&ledger), [4]);
+    let _ = ledger.decided(settle(&plan, 0, since, SettleKind::Void));
+    assert_eq!(rows(&ledger), [-1, -4]);
+}
