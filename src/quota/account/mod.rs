@@ -27,7 +27,8 @@
 //! | return of any amount | the one that it was counted in |
 //!
 //! A counter holds at most 2^53 - 1, used and reserved. An amount that a caller names is refused if a counter would
-//! exceed that. One without a caller who could receive an error is cut, and the part that is cut is reported.
+//! exceed that. One without a caller who could receive an error is cut, and the part that is cut is reported, at most
+//! once: not if the answer to the ledger's COMMIT was lost.
 //!
 //! So a window that has ended grows by no usage that comes later, and no usage counts nowhere. Each store follows both
 //! tables; `conformance::quotas` holds it to them.

@@ -94,7 +94,8 @@ pub enum ReservationError {
     Rejected,
     /// The commit charges this amount, with which a counter would exceed 2^53 - 1, the greatest that it holds. Nothing was
     /// charged, and the reservation stays as it was: commit less, or, if usage was recorded by mistake,
-    /// [give it back](crate::Quotas::credit) first.
+    /// [give it back](crate::Quotas::credit) first. The amount may be the estimate of a kind that the commit did not name;
+    /// name such a kind with 0.
     TooLarge(u64),
 }
 
