@@ -239,9 +239,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let mut amounts = amounts.clone();
         amounts.leave_out(&Kind::Concurrent);
         self.read(account.client, move |wall, stored| {
-            let grants = stored.grants.iter().cloned().collect();
-            let account = writer::account_view(stored, &plan, wall);
-            let mut violations = account.violations(&amounts, &grants, writer::wall_time(wall));
+            let mut violations = writer::violations(stored, &plan, &amounts, wall);
             violations.extend(slots);
             AdmitError::unless_none(violations, false)
         })

@@ -40,14 +40,10 @@ pub(super) struct TakenCharge {
     pub(super) view: Account,
 }
 
-/// The counters to which the settlement of a charge belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
-pub(crate) struct AdmittedAt {
-    /// Time of admission, in nanoseconds since 1970.
-    pub(crate) at: u64,
-    /// Epoch of the account at that time.
-    pub(crate) epoch: u64,
+/// Returns the limits of a stored account without room for these amounts.
+pub(crate) fn violations(stored: Stored, plan: &Arc<Plan>, amounts: &Amounts, wall: u64) -> Vec<Violation> {
+    let (view, grants) = AccountState::new(stored).view_and_stored(plan, wall);
+    view.violations(amounts, &grants, wall_time(wall))
 }
 
 /// Returns a stored account as a plan sees it.
@@ -56,7 +52,7 @@ pub(crate) fn account_view(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Accou
 }
 
 /// Returns the time for rules that read only the wall clock.
-pub(crate) fn wall_time(wall: u64) -> Now {
+fn wall_time(wall: u64) -> Now {
     Now { moment: Moment::default(), wall }
 }
 
@@ -89,11 +85,7 @@ impl AccountState {
         reserve: bool,
         wall: u64,
     ) -> Result<TakenCharge, Vec<Violation>> {
-        for limit in plan.counted() {
-            self.close_grants(limit, self.present(limit, wall), wall);
-        }
-        let stored = self.grants.clone();
-        let (mut view, now) = (self.view(plan, wall), wall_time(wall));
+        let ((mut view, stored), now) = (self.view_and_stored(plan, wall), wall_time(wall));
         let violations = view.violations(amounts, &stored, now);
         if !violations.is_empty() {
             self.grants = stored; // a refusal writes nothing, whatever else the batch writes
@@ -130,6 +122,15 @@ impl AccountState {
         let counter = |limit| self.present(limit, wall).map(|at| self.counters[at].counter.clone());
         let counters = plan.counted().iter().map(|limit| counter(limit).unwrap_or_default());
         Account::with_counters(plan, counters, self.grants.clone())
+    }
+
+    /// Returns the account as [`view`](Self::view) does, and its grants as they stay if that view is not stored.
+    fn view_and_stored(&mut self, plan: &Arc<Plan>, wall: u64) -> (Account, Grants) {
+        for limit in plan.counted() {
+            self.close_grants(limit, self.present(limit, wall), wall);
+        }
+        let stored = self.grants.clone();
+        (self.view(plan, wall), stored)
     }
 
     /// Records used amounts in the windows that are open, even beyond a limit.

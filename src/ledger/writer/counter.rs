@@ -7,6 +7,16 @@ use crate::{
     time::Period,
 };
 
+/// The counters to which the settlement of a charge belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) struct AdmittedAt {
+    /// Time of admission, in nanoseconds since 1970.
+    pub(crate) at: u64,
+    /// Epoch of the account at that time.
+    pub(crate) epoch: u64,
+}
+
 /// A counter with the limit that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]

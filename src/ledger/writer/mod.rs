@@ -13,14 +13,14 @@ mod row;
 pub(crate) mod tests;
 
 use super::database::DbError;
-pub(crate) use account_state::{AdmittedAt, account_view, wall_time};
+pub(crate) use account_state::{account_view, violations};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Decided, JobEnd, LAPSES, Reply, ReservationTerms, SettleCommand,
     SettleKind,
 };
-pub(crate) use counter::StoredCounter;
+pub(crate) use counter::{AdmittedAt, StoredCounter};
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;

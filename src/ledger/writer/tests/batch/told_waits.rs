@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    ledger::writer::violations,
     quota::{Grant, GrantId, account::GrantState},
     time::from_1970,
 };
@@ -108,6 +109,10 @@ fn wait_counts_no_use_of_a_grant_in_another_window() {
     assert_eq!(ledger.covered(), [(1, 2), (2, 0)]);
     ledger.plan = day(6);
     let asked = [("requests", 5), ("rows", 1)];
-    ledger.now += told(&ledger.charge("c", asked)) * MINUTE;
+    let refused = ledger.charge("c", asked);
+    let stored = ledger.store.accounts["acme"].clone();
+    let checked = violations(stored, &ledger.plan, &asked.into_iter().collect(), ledger.now);
+    assert_eq!(told(&Reply::Refused(checked)), told(&refused), "a check tells the same");
+    ledger.now += told(&refused) * MINUTE;
     assert!(matches!(ledger.charge("d", asked), Reply::Admitted(_)));
 }
