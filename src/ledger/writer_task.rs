@@ -1,5 +1,9 @@
 //! Driver of the writer: a task with a connection for each lane, and callers that wait at most their time-out.
 
+#[cfg(test)]
+mod tests;
+mod waiter;
+
 use std::{
     future::Future,
     sync::{
@@ -11,10 +15,12 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
-use super::writer::{CancelResult, Command, Lane, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
+use waiter::Waiter;
+
+use super::writer::{Command, Lane, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
 use super::{Database, DbError, Session};
 use crate::gate::{Event, Observers};
 
@@ -37,6 +43,11 @@ const MAX_BATCH: usize = 512;
 const IDLE: Duration = Duration::from_secs(60);
 /// Shortest time for a server to begin a transaction, longer than it waits for a lock.
 const SHORTEST_STEP: Duration = Duration::from_secs(1);
+
+/// Number of times that the writer yields to callers that it has answered, before it begins a batch without them. A
+/// worker thread runs its whole queue between two turns; the turns give a thread that has taken a part of the queue the
+/// time to run it.
+const REJOIN_TURNS: usize = 4;
 
 type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
 pub(super) type ReplyWriter = Writer<oneshot::Sender<Reply>>;
@@ -236,8 +247,23 @@ impl<D: Database> WriterTask<D> {
                     tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
                     Some(StepResult::Rested)
                 }
+                Step::Rejoin => {
+                    self.rejoin(lane).await;
+                    Some(StepResult::Rejoined)
+                }
                 step => Some(self.observed(&mut session, step).await.unwrap_or_else(StepResult::Failed)),
             };
+        }
+    }
+
+    /// Runs the tasks of callers that were answered, so that their next commands are in the next batch and not in the
+    /// one after it.
+    async fn rejoin(&self, lane: Lane) {
+        for _ in 0..REJOIN_TURNS {
+            tokio::task::yield_now().await;
+            if !self.lock().awaits_callers(lane) {
+                return;
+            }
         }
     }
 
@@ -318,50 +344,6 @@ impl<D: Database> Drop for RunGuard<D> {
     }
 }
 
-/// A caller that waits for its reply. Dropped before, it cancels the command.
-struct Waiter<D: Database> {
-    task: Arc<WriterTask<D>>,
-    ticket: u64,
-    /// `None` once the reply has been received.
-    receiver: Option<oneshot::Receiver<Reply>>,
-    command: Command,
-}
-
-impl<D: Database> Waiter<D> {
-    /// Returns the reply, or `None` after the deadline.
-    async fn reply(&mut self, deadline: Instant) -> Option<Reply> {
-        let received = timeout_at(deadline, self.receiver.as_mut()?).await.ok()?;
-        self.receiver = None;
-        Some(received.unwrap_or_else(|_| Reply::Unavailable(SubmitError::Shut.reason())))
-    }
-
-    /// Cancels the command after its deadline.
-    fn time_out(mut self) -> Reply {
-        let receiver = self.receiver.take();
-        match self.task.lock().time_out(self.ticket) {
-            CancelResult::Unsent => Reply::Unavailable("no answer in time".into()),
-            CancelResult::Held => Reply::Held,
-            CancelResult::Underway => Reply::Indeterminate,
-            CancelResult::Answered => receiver
-                .and_then(|mut receiver| receiver.try_recv().ok())
-                .unwrap_or_else(|| Reply::Unavailable(SubmitError::Shut.reason())),
-        }
-    }
-}
-
-impl<D: Database> Drop for Waiter<D> {
-    fn drop(&mut self) {
-        let Some(mut receiver) = self.receiver.take() else { return };
-        let cancelled = self.task.lock().cancel(self.ticket);
-        if cancelled == CancelResult::Answered
-            && let Ok(Reply::Admitted(admitted)) = receiver.try_recv()
-            && let Some(undo) = self.command.undo(new_id(), &admitted)
-        {
-            self.task.enqueue(undo);
-        }
-    }
-}
-
 /// Generates a command id. It cannot be guessed, because it is part of reservation ids; it is even, because the writer
 /// derives odd ids from it.
 pub(crate) fn new_id() -> u128 {
@@ -378,6 +360,3 @@ fn send_replies(writer: &mut ReplyWriter) {
         let _ = to.send(reply); // a caller that has left has cancelled its command
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,10 +7,12 @@ use tower::{Layer, Service};
 use tower_resilience_circuitbreaker::SlidingWindowType::{CountBased, TimeBased};
 
 use crate::{
-    drive::{bare, call, pair, requests, serve},
+    drive::{bare, call, requests, serve},
+    lap::{Entry, Lap},
     ours, peers,
-    race::{Entry, Lap, Pace, of, race},
+    race::{Pace, of, race},
     report::{Goal, Line, Report},
+    threads::pair,
 };
 
 /// One caller after another.
@@ -70,11 +72,11 @@ where
 }
 
 /// A breaker inside a bucket.
-const STACKED: &[Entry] = &[
+pub const STACKED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry {
         name: "tollgate, bucket and breaker",
-        make: || serve((ours::plenty(), ours::last_seconds()).layer(bare::<Body>()), StatusCode::OK),
+        make: || serve(ours::nested_two().layer(bare::<Body>()), StatusCode::OK),
     },
     Entry {
         name: "tower_governor and tower-resilience",

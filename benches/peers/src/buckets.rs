@@ -8,8 +8,9 @@ use tower::{Layer, Service, limit::ConcurrencyLimitLayer};
 
 use crate::{
     drive::{bare, serve},
+    lap::{Entry, Lap},
     ours, peers,
-    race::{Entry, Lap, Pace, of, race},
+    race::{Pace, of, race},
     report::{Goal, Line, Report},
 };
 

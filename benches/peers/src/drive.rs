@@ -6,46 +6,25 @@ use std::{
     future::{Future, Ready, ready},
     hint::black_box,
     pin::pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{
-            AtomicUsize,
-            Ordering::{AcqRel, Acquire},
-        },
-    },
+    sync::LazyLock,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
-use tokio::runtime::Builder;
 use tower::{Service, service_fn};
 
-use crate::race::{Lap, timed};
+use crate::{
+    keys::keys,
+    lap::{Lap, timed},
+};
 
 /// Field that identifies the client.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Number of clients that send requests.
 const CLIENTS: u64 = 256;
-
-/// Writes the key of client `i` into a buffer and returns its text.
-pub fn key(i: u64, text: &mut [u8; 20]) -> &str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    text[..4].copy_from_slice(b"key-");
-    let mut rest = i.wrapping_mul(0x9e37_79b9_7f4a_7c15); // as good as random, and no two alike
-    for digit in &mut text[4..] {
-        *digit = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
-    }
-    std::str::from_utf8(text).expect("hexadecimal")
-}
-
-/// Returns the keys of `n` clients.
-pub fn keys(n: u64) -> Vec<String> {
-    (0..n).map(|i| key(i, &mut [0; 20]).to_owned()).collect()
-}
 
 /// Returns a request of one of the clients.
 pub fn request(i: u64) -> Request<Body> {
@@ -115,37 +94,4 @@ pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static
         }
         took
     })
-}
-
-/// The same on two threads at once, each with its own clone of `through`; the time is the mean of both.
-pub fn pair<F>(through: impl FnMut(Request<Body>) -> F + Clone + Send + 'static) -> Lap
-where
-    F: Future<Output: Send> + Send,
-{
-    let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-    let chunk = move |operations| {
-        let started = Arc::new(AtomicUsize::new(0));
-        let both = [(); 2].map(|()| {
-            let mut through = through.clone();
-            let started = Arc::clone(&started);
-            runtime.spawn(async move {
-                let batch: Vec<_> = (0..operations).map(request).collect();
-                started.fetch_add(1, AcqRel);
-                while started.load(Acquire) < 2 {
-                    tokio::task::yield_now().await;
-                }
-                let start = Instant::now();
-                for request in batch {
-                    black_box(through(request).await);
-                }
-                start.elapsed()
-            })
-        });
-        runtime.block_on(async {
-            let [one, other] = both;
-            (one.await.expect("no panic") + other.await.expect("no panic")) / 2
-        })
-    };
-    // Few enough at a time not to fill the memory.
-    Box::new(move |operations| (0..operations).step_by(1_024).map(|done| chunk((operations - done).min(1_024))).sum())
 }

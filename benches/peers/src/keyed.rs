@@ -16,9 +16,10 @@ use std::{
 use tollgate::Cost;
 
 use crate::{
-    drive::{key, keys},
+    keys::{FEW_KEYS, few, key, keys, shuffled},
+    lap::{Entry, Lap, timed},
     ours, peers,
-    race::{Entry, Lap, Pace, of, race, timed},
+    race::{Pace, of, race},
     report::{Goal, Line, Report},
 };
 
@@ -44,7 +45,6 @@ pub const HOT: &[Entry] = &[
     Entry { name: "governor", make: || hot(peers::governor_decide()) },
 ];
 
-const FEW_KEYS: u64 = 10_000;
 const MANY_KEYS: u64 = 1_000_000;
 
 pub fn rows(report: &mut Report, pace: Pace) {
@@ -64,30 +64,6 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let row = "keyed decision, 2 threads on one hot key";
     report.line(Line::new(row, own.nanos(), peer.nanos(), Goal::Nanos(60.0)));
     report.figures(row, &figures, None);
-}
-
-/// Returns the numbers below `n` in an order that a processor cannot predict.
-fn shuffled(n: u64) -> impl FnMut() -> u64 {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        ((u128::from(state) * u128::from(n)) >> 64) as u64
-    }
-}
-
-fn few(decide: impl Fn(&str) -> bool + 'static) -> Lap {
-    let keys = keys(FEW_KEYS);
-    assert!(keys.iter().all(|key| decide(key)));
-    let mut next = shuffled(FEW_KEYS);
-    Box::new(move |operations| {
-        timed(|| {
-            for _ in 0..operations {
-                black_box(decide(&keys[next() as usize]));
-            }
-        })
-    })
 }
 
 fn few_owned() -> Lap {

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,82 +32,149 @@ const LIMIT: u64 = 1 << 40;
 /// Number of accounts of a row with many accounts.
 const SPREAD: u64 = 1_000;
 
+/// Number of rounds in which the contestants of a row take turns.
+const ROUNDS: usize = 5;
+
+/// Variable by which a process of a fleet finds its ledger.
+const FLEET: &str = "TOLLGATE_BENCH_FLEET";
+/// Number of processes of a fleet, and of callers of each.
+const PROCESSES: u64 = 4;
+const CALLERS: u64 = 8;
+
 pub fn rows(report: &mut Report, pace: Pace) {
     let runtime = Runtime::new().expect("a runtime");
-    let lap = if pace.rounds > 50 { Duration::from_secs(3) } else { Duration::from_secs(1) };
+    let lap = if pace.rounds > 50 { Duration::from_secs(1) } else { Duration::from_millis(400) };
+    if let Ok(url) = std::env::var(FLEET) {
+        let rate = Ours::new(&runtime, runtime.block_on(Ledger::postgres(&url).open()).expect("a server"));
+        println!("\n{FLEET} {}", rate.lap(&runtime, CALLERS, SPREAD, lap * 2).per_second);
+        std::process::exit(0);
+    }
     sqlite(report, &runtime, lap);
     if std::panic::catch_unwind(servers::Postgres::shared).is_ok() {
         postgres(report, &runtime, lap);
+        fleet(report, &runtime, lap);
     } else {
         report.note("PostgreSQL", "left out", "it is not installed");
     }
 }
 
 fn sqlite(report: &mut Report, runtime: &Runtime, lap: Duration) {
-    for (callers, goal) in [(1, None), (32, Some(5.0)), (256, Some(10.0))] {
-        let file = File::new();
-        let ledger = runtime.block_on(Ledger::sqlite(&file.0).open()).expect("a file");
-        let own = ours(runtime, &ledger, callers, SPREAD, lap);
-        let file = File::new();
-        let naive = runtime.block_on(NaiveSqlite::new(&file)).expect("a file");
-        let each = runtime.block_on(race(callers, SPREAD, lap, move |tenant| {
+    for (callers, goal) in [(1, 0.95), (32, 8.0), (256, 20.0)] {
+        let (file, other) = (File::new(), File::new());
+        let own = Ours::new(runtime, runtime.block_on(Ledger::sqlite(&file.0).open()).expect("a file"));
+        let naive = runtime.block_on(NaiveSqlite::new(&other)).expect("a file");
+        let each = || {
             let naive = naive.clone();
-            async move { naive.charge(&tenant).await.expect("a charge") }
-        }));
-        told(
-            report,
-            &format!("SQLite, synchronous FULL, {callers} callers"),
-            &own,
-            &each,
-            "one transaction each",
-            goal,
-        );
+            runtime.block_on(race(callers, SPREAD, lap, move |tenant| {
+                let naive = naive.clone();
+                async move { naive.charge(&tenant).await.expect("a charge") }
+            }))
+        };
+        let rates = in_turns(|| own.lap(runtime, callers, SPREAD, lap), each);
+        own.shut_down(runtime);
+        told(report, &format!("SQLite, synchronous FULL, {callers} callers"), &rates, "one transaction each", goal);
     }
 }
 
 fn postgres(report: &mut Report, runtime: &Runtime, lap: Duration) {
     for (name, accounts, rows) in [
-        ("spread accounts", SPREAD, [(1, None), (32, Some(5.0)), (256, Some(5.0))]),
-        ("one hot account", 1, [(1, None), (32, Some(8.0)), (256, Some(20.0))]),
+        ("spread accounts", SPREAD, [(1, 0.95), (32, 5.0), (256, 10.0)]),
+        ("one hot account", 1, [(1, 0.95), (32, 8.0), (256, 20.0)]),
     ] {
         for (callers, goal) in rows {
-            let url = servers::Postgres::shared().database();
-            let ledger = runtime.block_on(Ledger::postgres(&url).open()).expect("a server");
-            let own = ours(runtime, &ledger, callers, accounts, lap);
-            let url = servers::Postgres::shared().database();
-            let naive = runtime.block_on(NaivePostgres::new(&url, callers)).expect("a server");
-            let racing = naive.clone();
-            let each = runtime.block_on(race(callers, accounts, lap, move |tenant| {
-                let naive = racing.clone();
-                async move { naive.charge(&tenant).await.expect("a charge") }
-            }));
+            let database = || servers::Postgres::shared().database();
+            let own = runtime.block_on(Ledger::postgres(&database()).open()).expect("a server");
+            let own = Ours::new(runtime, own);
+            let naive = runtime.block_on(NaivePostgres::new(&database(), callers)).expect("a server");
+            let each = || {
+                let naive = naive.clone();
+                runtime.block_on(race(callers, accounts, lap, move |tenant| {
+                    let naive = naive.clone();
+                    async move { naive.charge(&tenant).await.expect("a charge") }
+                }))
+            };
+            let rates = in_turns(|| own.lap(runtime, callers, accounts, lap), each);
             runtime.block_on(naive.0.close());
-            told(report, &format!("PostgreSQL, {name}, {callers} callers"), &own, &each, "the naive transaction", goal);
+            own.shut_down(runtime);
+            told(report, &format!("PostgreSQL, {name}, {callers} callers"), &rates, "the naive transaction", goal);
         }
     }
 }
 
-fn ours(runtime: &Runtime, ledger: &Ledger, callers: u64, accounts: u64, lap: Duration) -> Rate {
-    let plan = Plan::new("paid").limit(Quota::units("tokens", LIMIT).per(Period::day()));
-    let quotas: Quotas = QuotaLayer::new(plan).store_in(ledger, OnFailure::FailClosed).handle();
-    let rate = runtime.block_on(race(callers, accounts, lap, move |tenant| {
-        let quotas = quotas.clone();
-        async move { quotas.charge(&Client::named(tenant), ("tokens", 1)).await.expect("a charge") }
-    }));
-    runtime.block_on(ledger.shut_down(Duration::from_secs(10)));
-    rate
+/// Several processes that share a ledger, against one with as many callers.
+fn fleet(report: &mut Report, runtime: &Runtime, lap: Duration) {
+    let database = || servers::Postgres::shared().database();
+    let (url, own) = (database(), runtime.block_on(Ledger::postgres(&database()).open()).expect("a server"));
+    let own = Ours::new(runtime, own);
+    let quick = if lap < Duration::from_secs(1) { &["--quick"][..] } else { &[] };
+    let processes = || {
+        let process = |_| {
+            let program = std::env::current_exe().expect("a path");
+            let mut process = Command::new(program);
+            process.args(["--only", "ledgers"]).args(quick).env(FLEET, &url).stdout(Stdio::piped());
+            process.stderr(Stdio::null()).spawn().expect("a process")
+        };
+        let processes: Vec<_> = (0..PROCESSES).map(process).collect();
+        let rate = |process: Child| {
+            let output = process.wait_with_output().expect("an output");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.lines().find_map(|line| line.strip_prefix(FLEET)?.trim().parse::<f64>().ok()).expect("a rate")
+        };
+        Rate { per_second: processes.into_iter().map(rate).sum(), p99: Duration::ZERO }
+    };
+    let rates = in_turns(processes, || own.lap(runtime, PROCESSES * CALLERS, SPREAD, lap));
+    own.shut_down(runtime);
+    let row = format!("PostgreSQL, {PROCESSES} processes of {CALLERS} callers");
+    told(report, &row, &rates, "one process of all callers", 1.0);
 }
 
-fn told(report: &mut Report, row: &str, own: &Rate, each: &Rate, peer: &str, goal: Option<f64>) {
-    if let Some(goal) = goal {
-        report.line(Line::new(row, own.per_second, each.per_second, Goal::AtLeast(goal)));
+/// Laps of two contestants in turn; returns the median of each after a lap that warms up.
+fn in_turns(ours: impl Fn() -> Rate, peer: impl Fn() -> Rate) -> [Rate; 2] {
+    (ours(), peer());
+    let laps: Vec<_> = (0..ROUNDS).map(|_| (ours(), peer())).collect();
+    let (ours, peer): (Vec<_>, Vec<_>) = laps.into_iter().unzip();
+    [ours, peer].map(|mut rates| {
+        rates.sort_unstable_by(|a, b| a.per_second.total_cmp(&b.per_second));
+        rates[ROUNDS / 2]
+    })
+}
+
+/// A ledger, and the handle of a layer over it.
+struct Ours {
+    ledger: Ledger,
+    quotas: Quotas,
+}
+
+impl Ours {
+    fn new(runtime: &Runtime, ledger: Ledger) -> Self {
+        let plan = Plan::new("paid").limit(Quota::units("tokens", LIMIT).per(Period::day()));
+        let _entered = runtime.enter();
+        let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::FailClosed).handle();
+        Self { ledger, quotas }
     }
+
+    fn lap(&self, runtime: &Runtime, callers: u64, accounts: u64, lap: Duration) -> Rate {
+        let quotas = self.quotas.clone();
+        runtime.block_on(race(callers, accounts, lap, move |tenant| {
+            let quotas = quotas.clone();
+            async move { quotas.charge(&Client::named(tenant), ("tokens", 1)).await.expect("a charge") }
+        }))
+    }
+
+    fn shut_down(self, runtime: &Runtime) {
+        runtime.block_on(self.ledger.shut_down(Duration::from_secs(10)));
+    }
+}
+
+fn told(report: &mut Report, row: &str, [own, each]: &[Rate; 2], peer: &str, goal: f64) {
+    report.line(Line::new(row, own.per_second, each.per_second, Goal::AtLeast(goal)));
     for (name, rate) in [("tollgate", own), (peer, each)] {
         report.note(row, name, &format!("{:.0}/s, p99 {:.1} ms", rate.per_second, rate.p99.as_secs_f64() * 1e3));
     }
 }
 
 /// Result of a number of callers.
+#[derive(Clone, Copy)]
 struct Rate {
     per_second: f64,
     p99: Duration,

@@ -20,7 +20,8 @@ use tower::{Layer, Service, ServiceBuilder, layer::util::Identity};
 use tower_resilience_circuitbreaker::{CircuitBreakerError, SlidingWindowType};
 
 use crate::{
-    drive::{API_KEY, key},
+    drive::API_KEY,
+    keys::key,
     ours, peers,
     race::{Pace, median},
     report::{Goal, Line, Report},

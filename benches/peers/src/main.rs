@@ -13,6 +13,9 @@ mod breakers;
 mod buckets;
 mod drive;
 mod keyed;
+mod keys;
+mod lap;
+#[cfg(feature = "ledgers")]
 mod ledgers;
 mod loopback;
 mod memory;
@@ -21,10 +24,12 @@ mod peers;
 mod quotas;
 mod race;
 mod report;
+mod threads;
 
 use std::time::Duration;
 
-use race::{Entry, Pace};
+use lap::Entry;
+use race::Pace;
 use report::Report;
 
 #[global_allocator]
@@ -40,6 +45,7 @@ const KINDS: &[Kind] = &[
     ("quotas", quotas::rows),
     ("memory", memory::rows),
     ("loopback", loopback::rows),
+    #[cfg(feature = "ledgers")]
     ("ledgers", ledgers::rows),
 ];
 
@@ -51,15 +57,15 @@ const ALONE: &[(&str, &[Entry])] = &[
     ("admitted", buckets::ADMITTED),
     ("refused", buckets::REFUSED),
     ("breaker", breakers::CLOSED),
+    ("stacked", breakers::STACKED),
     ("quota", quotas::ADMITTED),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let after = |name| arguments.iter().skip_while(|argument| *argument != name).nth(1);
-    if let Some(target) = after("--callgrind-target") {
-        let operations = after("--operations").and_then(|number| number.parse().ok()).unwrap_or(10_000);
-        return alone(target, operations);
+    if let Some(target) = after("--count") {
+        return alone(target, arguments.last().and_then(|number| number.parse().ok()).unwrap_or(10_000));
     }
     let pace = if arguments.iter().any(|argument| argument == "--quick") {
         Pace { rounds: 41, lap: Duration::from_millis(1) }

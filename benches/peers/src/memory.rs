@@ -14,7 +14,7 @@ use tollgate::{Cost, FakeClock};
 
 use crate::{
     allocations,
-    drive::key,
+    keys::key,
     ours,
     race::Pace,
     report::{Goal, Line, Report},

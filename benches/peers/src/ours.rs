@@ -7,7 +7,10 @@ use tollgate::{
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
-use crate::{drive::API_KEY, peers::PLENTY};
+use crate::drive::API_KEY;
+
+/// A burst that no client exhausts; one token a second is refilled.
+pub const PLENTY: u32 = 4_000_000_000;
 
 /// A rate that no client reaches.
 pub fn plenty() -> TokenBucketLayer {
@@ -89,6 +92,16 @@ pub fn last_calls() -> CircuitBreakerLayer {
 /// A trip at half of the calls of 10 s.
 pub fn last_seconds() -> CircuitBreakerLayer {
     CircuitBreakerLayer::for_server().trip(Trip::failure_rate(0.5).min_requests(20).over_time(Duration::from_secs(10)))
+}
+
+/// A bucket around a breaker, each with a gate of its own.
+pub fn nested_two() -> (TokenBucketLayer, CircuitBreakerLayer) {
+    (plenty(), last_seconds())
+}
+
+/// A bucket around a quota of four limits around a breaker, each with a gate of its own.
+pub fn nested_three() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
+    (plenty(), four_counted(), last_calls())
 }
 
 /// Admits each request: measures the cost of the gate alone.

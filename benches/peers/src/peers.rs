@@ -19,10 +19,7 @@ use tower_governor::{
 };
 use tower_resilience_circuitbreaker::{CircuitBreakerLayer, DefaultClassifier, SlidingWindowType};
 
-use crate::drive::API_KEY;
-
-/// A burst that no client exhausts; one token a second is refilled.
-pub const PLENTY: u32 = 4_000_000_000;
+use crate::{drive::API_KEY, ours::PLENTY};
 
 pub fn governor() -> DefaultKeyedRateLimiter<String> {
     let per_second = NonZeroU32::new(1).expect("positive");

@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use http::StatusCode;
-use tower::{Layer, ServiceBuilder};
+use tower::Layer;
 
 use crate::{
     drive::{bare, serve},
+    lap::Entry,
     ours,
-    race::{Entry, Pace, of, race},
+    race::{Pace, of, race},
     report::{Goal, Line, Report},
 };
 
@@ -25,10 +26,7 @@ pub const ADMITTED: &[Entry] = &[
     },
     Entry {
         name: "bucket, quota and breaker",
-        make: || {
-            let all = ServiceBuilder::new().layer(ours::plenty()).layer(ours::four_counted()).layer(ours::last_calls());
-            serve(all.service(bare::<Body>()), StatusCode::OK)
-        },
+        make: || serve(ours::nested_three().layer(bare::<Body>()), StatusCode::OK),
     },
 ];
 

@@ -1,26 +1,16 @@
 //! Races of contestants in turn, round after round, so that a slow moment of the machine affects all of them.
 
-use std::{
-    hint::black_box,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Duration, Instant},
+use std::{hint::black_box, time::Duration};
+
+use crate::{
+    allocations,
+    lap::{Entry, Lap, count_allocations, counted_allocations},
 };
-
-use crate::allocations;
-
-/// Performs a number of operations and returns their time, without preparation.
-pub type Lap = Box<dyn FnMut(u64) -> Duration>;
 
 /// A contestant; all of a row do the same work.
 pub struct Contestant {
     pub name: &'static str,
     pub lap: Lap,
-}
-
-/// Constructor of a contestant, called when it races; profiles construct one alone.
-pub struct Entry {
-    pub name: &'static str,
-    pub make: fn() -> Lap,
 }
 
 /// Length of a race.
@@ -68,25 +58,6 @@ pub fn of<'a>(figures: &'a [Figure], name: &str) -> &'a Figure {
     figures.iter().find(|figure| figure.name == name).unwrap_or_else(|| panic!("no contestant {name}"))
 }
 
-static COUNTING: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether allocations were counted.
-static COUNTED: AtomicBool = AtomicBool::new(false);
-
-/// Times `work`, or counts its allocations in a counting round. A function of its own, so that a profiler can tell it
-/// from preparation.
-#[inline(never)]
-pub fn timed(work: impl FnOnce()) -> Duration {
-    let counting = COUNTING.load(Relaxed);
-    COUNTED.store(counting, Relaxed);
-    allocations::watch(counting);
-    let start = Instant::now();
-    work();
-    let took = start.elapsed();
-    allocations::watch(false);
-    took
-}
-
 /// Races all entries of a row.
 pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
     let mut all: Vec<_> = entries.iter().map(|entry| Contestant { name: entry.name, lap: (entry.make)() }).collect();
@@ -106,17 +77,16 @@ pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
             figures[who].laps.push(took.as_nanos() as f64 / operations[who] as f64);
         }
     }
-    COUNTING.store(true, Relaxed);
+    count_allocations(true);
     for (contestant, figure) in all.iter_mut().zip(&mut figures) {
         const SOME: u64 = 1_024;
-        COUNTED.store(false, Relaxed);
         let before = allocations::count();
         (contestant.lap)(SOME);
-        if COUNTED.load(Relaxed) {
+        if counted_allocations() {
             figure.allocations = (allocations::count() - before) as f64 / SOME as f64;
         }
     }
-    COUNTING.store(false, Relaxed);
+    count_allocations(false);
     figures
 }
 

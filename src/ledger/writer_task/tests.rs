@@ -1,5 +1,7 @@
 //! Connections that are gone without a word.
 
+mod rejoin;
+
 use std::{future::pending, sync::atomic::AtomicUsize};
 
 use super::*;

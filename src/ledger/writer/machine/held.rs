@@ -46,6 +46,8 @@ pub(super) struct LaneState<R> {
     /// Number of consecutive failures to reach the database.
     pub(super) failures: u32,
     pub(super) resting: bool,
+    /// Number of callers that were answered since the latest batch began, less the commands that have arrived since.
+    pub(super) answered: usize,
 }
 
 impl<R> Default for LaneState<R> {
@@ -59,6 +61,7 @@ impl<R> Default for LaneState<R> {
             locked: Vec::new(),
             failures: 0,
             resting: false,
+            answered: 0,
         }
     }
 }

@@ -84,6 +84,9 @@ pub(crate) enum Step {
     RollBack,
     /// Drop the connection and wait for this duration plus a jitter.
     Rest(Duration),
+    /// Let callers that were answered submit again, while the writer [awaits](Writer::awaits_callers) any, for a few
+    /// turns of the runtime.
+    Rejoin,
     /// Wait for a command.
     Wait,
     /// Drop the connection; the writer has ended.
@@ -99,6 +102,7 @@ pub(crate) enum StepResult {
     Committed,
     RolledBack,
     Rested,
+    Rejoined,
     Failed(DbError),
 }
 
@@ -136,6 +140,7 @@ impl<R> Writer<R> {
         }
         // Accounts may move between the lanes until all is settled.
         let ends = self.closed && self.backlog() == 0;
+        let awaits_callers = self.awaits_callers(lane);
         let one = &mut self.lanes[lane as usize];
         let waits = one.queue.is_empty() && !one.is_down();
         match one.phase {
@@ -156,6 +161,7 @@ impl<R> Writer<R> {
                 one.phase = WriterPhase::Apart;
                 self.step(lane, None)
             }
+            WriterPhase::Idle if awaits_callers => Step::Rejoin,
             WriterPhase::Idle if waits => Step::Wait,
             // After an outage an empty transaction tests whether the database can be read, before callers wait for it.
             WriterPhase::Idle => self.begin(lane),
@@ -183,6 +189,10 @@ impl<R> Writer<R> {
                 one.phase = WriterPhase::Apart;
                 None
             }
+            (StepResult::Rejoined, WriterPhase::Idle) => {
+                one.answered = 0;
+                None
+            }
             (StepResult::Loaded(loaded), WriterPhase::Beginning) => Some(self.decide(lane, loaded)),
             (StepResult::Wrote, WriterPhase::Writing(decided)) => {
                 one.phase = WriterPhase::Committing(decided);
@@ -206,6 +216,7 @@ impl<R> Writer<R> {
         self.fill_batch(lane);
         let one = &mut self.lanes[lane as usize];
         one.phase = WriterPhase::Beginning;
+        one.answered = 0;
         let skips_held = self.skips && lane == Lane::Main;
         Step::Begin(Reads { skips_held, ..batch::reads(&one.batch) })
     }
@@ -252,6 +263,12 @@ impl<R> Writer<R> {
     pub(crate) fn backlog_of(&self, lane: Lane) -> usize {
         let one = &self.lanes[lane as usize];
         one.queue.len() + one.batch.len()
+    }
+
+    /// Whether callers that were answered may submit commands that join the next batch. Accounts of the second lane
+    /// return to the main lane, so that its callers do not join its next batch.
+    pub(crate) fn awaits_callers(&self, lane: Lane) -> bool {
+        lane == Lane::Main && !self.closed && self.lanes[lane as usize].answered > 0
     }
 
     /// Accepts no more commands, and ends when all accepted ones are settled.
@@ -305,6 +322,7 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
                 }
             }
             (&one.held, &one.locked, &one.halves, one.failures.min(DOUBLINGS), one.resting).hash(into);
+            one.answered.hash(into);
         }
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable();

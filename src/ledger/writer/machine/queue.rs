@@ -81,8 +81,9 @@ impl<R> Writer<R> {
     fn push(&mut self, command: Command, to: Option<R>) -> u64 {
         self.tickets += 1;
         let lane = self.lane_of(&command.key.tenant);
-        let queued = Queued { held: lane == Lane::Second, ..Queued::new(self.tickets, command, to) };
-        self.lanes[lane as usize].queue.push_back(queued);
+        let one = &mut self.lanes[lane as usize];
+        one.answered = one.answered.saturating_sub(usize::from(to.is_some()));
+        one.queue.push_back(Queued { held: lane == Lane::Second, ..Queued::new(self.tickets, command, to) });
         self.tickets
     }
 

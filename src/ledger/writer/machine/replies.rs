@@ -62,7 +62,10 @@ impl<R> Writer<R> {
                 Reply::Replay(_) | Reply::Conflict if voids.iter().any(|void| void.key == queued.command.key) => {
                     again.push(queued);
                 }
-                _ => self.reply(queued, reply),
+                _ => {
+                    self.lanes[lane as usize].answered += usize::from(queued.to.is_some());
+                    self.reply(queued, reply);
+                }
             }
         }
         self.lanes[lane as usize].batch = again;

@@ -11,7 +11,7 @@ fn replies_are_sent_after_the_commit() {
     assert_eq!(scene.told(), []);
     scene.go_on();
     assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "refused")]);
-    assert_eq!((scene.next == Step::Wait, scene.used()), (true, 60));
+    assert_eq!((scene.next == Step::Rejoin, scene.used()), (true, 60));
 }
 
 #[test]

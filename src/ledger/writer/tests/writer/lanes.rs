@@ -61,6 +61,7 @@ impl Lanes {
                     Some(StepResult::RolledBack)
                 }
                 Step::Rest(_) => Some(StepResult::Rested),
+                Step::Rejoin => Some(StepResult::Rejoined),
                 Step::Wait => None,
             };
             self.hear(lane, event);

@@ -5,6 +5,7 @@ mod commits;
 mod lanes;
 mod outages;
 mod rejected;
+mod rejoin;
 
 use proptest::prelude::*;
 
@@ -80,6 +81,7 @@ impl Scene {
                 Some(StepResult::RolledBack)
             }
             Step::Rest(_) => Some(StepResult::Rested),
+            Step::Rejoin => Some(StepResult::Rejoined),
             Step::Wait | Step::End => None,
         };
         self.hear(event);

@@ -42,7 +42,7 @@ impl World {
                 Step::Connect | Step::Rest(_) if self.refuses(connection) && writer.backlog_of(lane) == 0 => {}
                 step => {
                     actions.push(Action::Do { connection });
-                    if faults.lost > 0 && !matches!(step, Step::Rest(_)) {
+                    if faults.lost > 0 && !matches!(step, Step::Rest(_) | Step::Rejoin) {
                         actions.push(Action::Die { connection });
                         if *step == Step::Commit {
                             actions.push(Action::DieCommitted { connection });

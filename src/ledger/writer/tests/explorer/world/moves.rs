@@ -132,6 +132,7 @@ impl World {
                 StepResult::RolledBack
             }
             Step::Rest(_) => StepResult::Rested,
+            Step::Rejoin => StepResult::Rejoined,
             Step::Wait | Step::End => return Ok(false),
         };
         self.step(connection, Some(event))?;
