@@ -72,6 +72,7 @@ pub use cost::Cost;
 pub use error::ConfigError;
 pub use gate::{
     Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit, Sample, Sampler,
+    ToEnd, ToHead,
 };
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{

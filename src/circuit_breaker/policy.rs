@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
-    gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext, caught},
+    gate::{Admit, Event, MaybeFuture, Outcome, Permit, PolicyContext, ToEnd, caught},
     head::{RequestHead, ResponseHead},
     identity::Client,
     refusal::{GrpcHead, Refusal},
@@ -151,6 +151,8 @@ impl CircuitBreakerPermit {
 }
 
 impl Permit for CircuitBreakerPermit {
+    type Lasts = ToEnd;
+
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);
@@ -167,8 +169,8 @@ impl Permit for CircuitBreakerPermit {
 
     /// A response that is judged for good needs no body. A good HTTP head does: its body may still fail.
     #[inline]
-    fn lasts(&self) -> Lasts {
-        if self.ticket.progress().judged == Judged::Done { Lasts::Head } else { Lasts::Body }
+    fn ends_at_head(&self) -> bool {
+        self.ticket.progress().judged == Judged::Done
     }
 
     #[inline]

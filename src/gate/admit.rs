@@ -4,7 +4,10 @@ use std::{any::Any, sync::Arc};
 
 use http::{Extensions, HeaderMap, Response};
 
-use super::MaybeFuture;
+use super::{
+    MaybeFuture,
+    lasts::{Lasts, ToHead},
+};
 use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 
 /// Decides whether a request may reach the inner service.
@@ -78,7 +81,7 @@ pub trait Admit: Send + Sync + 'static {
     /// ```
     /// use std::sync::Arc;
     /// use http::Extensions;
-    /// use tollgate::{Admit, Client, MaybeFuture, Outcome, Permit, Refusal, RequestHead};
+    /// use tollgate::{Admit, Client, MaybeFuture, Outcome, Permit, Refusal, RequestHead, ToHead};
     ///
     /// /// Handlers take the deadline as `Extension<DeadlineMs>`.
     /// #[derive(Clone)]
@@ -86,6 +89,7 @@ pub trait Admit: Send + Sync + 'static {
     ///
     /// struct Granted(u64);
     /// impl Permit for Granted {
+    ///     type Lasts = ToHead;
     ///     fn on_request(&mut self, extensions: &mut Extensions) {
     ///         extensions.insert(DeadlineMs(self.0));
     ///     }
@@ -116,10 +120,11 @@ pub trait Admit: Send + Sync + 'static {
 /// Held by an admitted request. The gate settles it exactly once, whatever happens, so that policies need no `Drop`.
 ///
 /// ```
-/// use tollgate::{Outcome, Permit};
+/// use tollgate::{Outcome, Permit, ToEnd};
 ///
 /// struct Logged;
 /// impl Permit for Logged {
+///     type Lasts = ToEnd;
 ///     fn settle(self, outcome: Outcome<'_>) {
 ///         println!("{outcome:?}");
 ///     }
@@ -127,10 +132,10 @@ pub trait Admit: Send + Sync + 'static {
 /// ```
 #[expect(unused_variables, reason = "the defaults do nothing")]
 pub trait Permit: Send + 'static {
-    /// The end of the permit's work, for every response; [`Lasts::Body`] by default.
+    /// The end of the permit's work: [`ToHead`](crate::ToHead) or [`ToEnd`](crate::ToEnd).
     ///
-    /// A permit that lasts to the head costs nothing for each frame of the body.
-    const LASTS: Lasts = Lasts::Body;
+    /// A permit that lasts to the head takes no room in the body and costs nothing for each frame.
+    type Lasts: Lasts;
 
     /// Runs after admission, before the inner service is called, and may insert extensions for the handler.
     ///
@@ -140,13 +145,13 @@ pub trait Permit: Send + 'static {
     /// Runs on the head of the response: may add fields, may read the status. Its body is of any type.
     fn on_response<B>(&mut self, response: &mut Response<B>) {}
 
-    /// Returns the end of the permit's work for this one response; called after [`on_response`](Self::on_response).
+    /// Returns whether the permit's work ends at the head of this one response, though its type may last
+    /// [to the end](crate::ToEnd); called after [`on_response`](Self::on_response). False by default.
     ///
-    /// The default is [`LASTS`](Self::LASTS). A circuit breaker needs the trailers of a gRPC response, for instance, but
-    /// nothing after the head of a failed one.
+    /// A circuit breaker needs the trailers of a gRPC response, for instance, but nothing after the head of a failed one.
     #[inline]
-    fn lasts(&self) -> Lasts {
-        Self::LASTS
+    fn ends_at_head(&self) -> bool {
+        false
     }
 
     /// Runs before the first frame, if a body follows the head and the permit lasts to its end. From now on the client
@@ -162,42 +167,16 @@ pub trait Permit: Send + 'static {
 
 /// A permit that holds nothing.
 impl Permit for () {
-    const LASTS: Lasts = Lasts::Head;
+    type Lasts = ToHead;
 
     fn settle(self, _: Outcome<'_>) {}
-}
-
-/// The end of a permit's work, unless the request fails, is cancelled or is refused before.
-///
-/// ```
-/// use http::Response;
-/// use tollgate::{Lasts, Outcome, Permit};
-///
-/// /// Counts responses by status; their bodies are of no interest.
-/// struct Counted(u16);
-/// impl Permit for Counted {
-///     const LASTS: Lasts = Lasts::Head;
-///     fn on_response<B>(&mut self, response: &mut Response<B>) {
-///         self.0 = response.status().as_u16();
-///     }
-///     fn settle(self, outcome: Outcome<'_>) {
-///         println!("{} {outcome:?}", self.0);
-///     }
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasts {
-    /// The response head: the permit is settled there as [`Outcome::Responded`].
-    Head,
-    /// The last byte of the response body, or its trailers.
-    Body,
 }
 
 /// The end of an admitted request.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
-    /// The response has a head, and the permit lasts [no longer](Lasts::Head).
+    /// The response has a head, and the permit lasts no longer.
     Responded,
     /// The whole response was handed to the transport.
     Complete {

@@ -3,19 +3,19 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::admit::{Outcome, Permit};
-use super::guard::Guard;
+use super::{admit::Permit, guard::Guard, lasts::InBody};
+use crate::refusal::OwnText;
 
 pin_project! {
     /// The body of a response that came through a [`Gate`](crate::Gate); holds a permit that
-    /// [lasts](crate::Permit::lasts) to its end.
+    /// [lasts](crate::ToEnd) to its end.
     ///
     /// It is never cut short; `is_end_stream` and `size_hint` are the inner body's. The default is an empty body.
     pub struct Body<B, P> where P: Permit {
@@ -27,27 +27,31 @@ pin_project! {
 pin_project! {
     #[project = BodyKindProjection]
     enum BodyKind<B, P> where P: Permit {
-        Inner { #[pin] body: B, guard: Guard<P> },
-        Own { bytes: Bytes },
+        Inner { #[pin] body: B, held: Held<P> },
+        /// A refusal.
+        Own { text: OwnText },
     }
 }
+
+/// The permit in a body, if its type may last that long.
+type Held<P> = <<P as Permit>::Lasts as InBody>::Held<P>;
 
 impl<B, P: Permit> Body<B, P> {
     /// Creates the body of the inner service; `guard` is settled when it ends.
     #[inline]
     pub(crate) fn inner(body: B, guard: Guard<P>) -> Self {
-        Self { kind: BodyKind::Inner { body, guard } }
+        Self { kind: BodyKind::Inner { body, held: P::Lasts::hold(guard) } }
     }
 
     /// Creates the body of a refusal.
-    pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: BodyKind::Own { bytes } }
+    pub(crate) fn refused(text: OwnText) -> Self {
+        Self { kind: BodyKind::Own { text } }
     }
 }
 
 impl<B, P: Permit> Default for Body<B, P> {
     fn default() -> Self {
-        Self::own(Bytes::new())
+        Self { kind: BodyKind::Own { text: OwnText::default() } }
     }
 }
 
@@ -63,38 +67,25 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().kind.project() {
-            BodyKindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
-            BodyKindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            BodyKindProjection::Inner { mut body, guard } => {
-                let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
-                match &frame {
-                    _ if !guard.is_live() => {}
-                    None => guard.settle(Outcome::Complete { trailers: None }),
-                    Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
-                    Some(Ok(frame)) => match frame.data_ref() {
-                        Some(data) => {
-                            let (bytes, last) = guard.run(|| (data.remaining(), body.is_end_stream()));
-                            guard.passed(bytes, last);
-                        }
-                        None => guard.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
-                    },
-                }
-                Poll::Ready(frame)
+            BodyKindProjection::Own { text } => {
+                let text = text.take();
+                Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text.into()))))
             }
+            BodyKindProjection::Inner { body, held } => P::Lasts::poll_frame(held, body, cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            BodyKind::Inner { body, guard } => guard.run(|| body.is_end_stream()),
-            BodyKind::Own { bytes } => bytes.is_empty(),
+            BodyKind::Inner { body, held } => P::Lasts::run(held, || body.is_end_stream()),
+            BodyKind::Own { text } => text.len() == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            BodyKind::Inner { body, guard } => guard.run(|| body.size_hint()),
-            BodyKind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Inner { body, held } => P::Lasts::run(held, || body.size_hint()),
+            BodyKind::Own { text } => SizeHint::with_exact(text.len() as u64),
         }
     }
 }

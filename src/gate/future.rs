@@ -8,17 +8,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Body, guard::Guard, layer::GateShared};
+use super::{Body, guard::Guard, lasts::InBody, layer::GateShared};
 use crate::{
-    gate::{Admit, Lasts, Outcome, Permit},
+    gate::{Admit, Outcome, Permit},
     head::RequestHead,
     identity::Client,
-    refusal::{Refusal, has_grpc_trailers},
+    refusal::{OwnText, Refusal, has_grpc_trailers},
 };
 
 pin_project! {
@@ -66,7 +65,7 @@ pin_project! {
         /// The inner service was called.
         Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, facts: CallFacts },
         /// Refused, or completed.
-        Refused { answer: Option<Response<Bytes>> },
+        Refused { answer: Option<Response<OwnText>> },
     }
 }
 
@@ -154,7 +153,7 @@ where
     S: Service<Request<ReqB>>,
     A: Admit,
 {
-    pub(super) fn refused(answer: Response<Bytes>) -> Self {
+    pub(super) fn refused(answer: Response<OwnText>) -> Self {
         Self { state: State::Refused { answer: Some(answer) } }
     }
 
@@ -186,14 +185,19 @@ where
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, facts } => {
                     let watch = guard.watch();
-                    let polled = future.poll(cx);
+                    let mut polled = future.poll(cx);
                     watch.disarm();
-                    let Poll::Ready(result) = polled else { return Poll::Pending };
-                    return Poll::Ready(finish(result, guard.take(), *facts));
+                    match &mut polled {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(response)) => pass_head(response, guard, *facts),
+                        Poll::Ready(Err(error)) => guard.settle(Outcome::Failed(error)),
+                    }
+                    // The response was not moved until here: a move of what was just written stalls.
+                    return polled.map_ok(|response| response.map(|body| Body::inner(body, guard.take())));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
-                    return Poll::Ready(Ok(answer.map(Body::own)));
+                    return Poll::Ready(Ok(answer.map(Body::refused)));
                 }
                 StateProjection::Waiting { waiting } => ready!(waiting.poll(cx))?,
             };
@@ -218,35 +222,22 @@ pub(super) fn begin<ReqB, A: Admit>(
     CallFacts::new(request.method(), shared.outbound())
 }
 
-/// Passes the head to the permit, and the permit to the body unless its work ends here.
+/// Passes the head to the permit, and settles the permit unless it lasts longer.
 #[inline(always)]
-fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
-    result: Result<Response<ResB>, E>,
-    mut guard: Guard<P>,
-    facts: CallFacts,
-) -> Result<Response<Body<ResB, P>>, E> {
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) => {
-            guard.settle(Outcome::Failed(&error));
-            return Err(error);
-        }
-    };
-    if let Some(permit) = guard.permit() {
-        permit.on_response(&mut response);
-        let ends = permit.lasts() == Lasts::Head;
-        if let Some(refusal) = Refusal::further_in(response.extensions(), facts.outbound) {
-            guard.settle(Outcome::Refused(refusal));
-        } else if ends {
-            guard.settle_inline(Outcome::Responded);
-        } else if facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
-            guard.settle(Outcome::Complete { trailers: None });
-        } else {
-            let length = guard.run(|| length(response.body(), response.headers()));
-            guard.head_sent(length);
-        }
+fn pass_head<ResB: http_body::Body, P: Permit>(response: &mut Response<ResB>, guard: &mut Guard<P>, facts: CallFacts) {
+    let Some(permit) = guard.permit() else { return };
+    permit.on_response(response);
+    let ends = P::Lasts::ENDS_AT_HEAD || permit.ends_at_head();
+    if let Some(refusal) = Refusal::further_in(response.extensions(), facts.outbound) {
+        guard.settle(Outcome::Refused(refusal));
+    } else if ends {
+        guard.settle_inline(Outcome::Responded);
+    } else if facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
+        guard.settle(Outcome::Complete { trailers: None });
+    } else {
+        let length = guard.run(|| length(response.body(), response.headers()));
+        guard.head_sent(length);
     }
-    Ok(response.map(|body| Body::inner(body, guard)))
 }
 
 /// Returns the length of the body in bytes, if the body or the head declares it. `None` for gRPC, which ends with its

@@ -16,7 +16,7 @@ use super::{
 /// Kept small (the permit and one word), because it moves with every future and body.
 #[derive(Debug)]
 #[repr(C)] // the progress first: a future and its permit side by side would be copied through the stack by memcpy
-pub(crate) struct Guard<P: Permit> {
+pub struct Guard<P: Permit> {
     /// Body bytes remaining once the head was sent. [`HEAD`] before that, [`UNKNOWN`] if no length was declared,
     /// [`PANICKED`] for good after a panic; all exceed any real length.
     ///

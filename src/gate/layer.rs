@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use http::{Request, Response};
 
 use super::{
@@ -16,7 +15,7 @@ use crate::{
     head::RequestHead,
     identity::Client,
     policy_name::PolicyName,
-    refusal::{Reason, Refusal, Responder},
+    refusal::{OwnText, Reason, Refusal, Responder},
     time::Clock,
 };
 
@@ -271,7 +270,7 @@ impl<A: Admit> GateShared<A> {
     }
 
     /// Returns the response of a refused request.
-    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
+    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<OwnText> {
         self.options.responder.answer(refusal, request, || self.context.clock.wall())
     }
 }

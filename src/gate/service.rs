@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
@@ -17,7 +16,11 @@ use super::{
     guard::Guard,
     layer::GateShared,
 };
-use crate::{head::RequestHead, identity::Client, refusal::Refusal};
+use crate::{
+    head::RequestHead,
+    identity::Client,
+    refusal::{OwnText, Refusal},
+};
 
 /// A service behind a policy. Every layer of this crate, such as [`GateLayer`](crate::GateLayer), wraps services in it.
 ///
@@ -180,7 +183,7 @@ impl<S: Clone, A> Gate<S, A> {
     }
 
     /// Answers a refused request, after the service has released what it reserved for it.
-    fn refuse(&mut self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes>
+    fn refuse(&mut self, refusal: Refusal, request: &RequestHead<'_>) -> Response<OwnText>
     where
         A: Admit,
     {

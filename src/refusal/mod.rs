@@ -32,6 +32,7 @@
 
 mod buffer;
 mod grpc;
+mod own_text;
 mod rate_limit_headers;
 mod reason;
 mod respond;
@@ -45,6 +46,7 @@ use http::{Extensions, HeaderValue};
 
 use crate::{kind::Kind, policy_name::PolicyName};
 
+pub(crate) use own_text::OwnText;
 pub(crate) use rate_limit_headers::{AdvertisedLimit, NEAR_LIMITS, near_limits};
 pub use rate_limit_headers::{Dialect, Fields, Reset};
 pub use reason::Reason;

@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::{
-    NEAR_LIMITS, Reason, Refusal, Wire,
+    NEAR_LIMITS, OwnText, Reason, Refusal, Wire,
     buffer::{Buffer, number},
     grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS_BIN},
     rate_limit_headers::{RATELIMIT, RATELIMIT_POLICY},
@@ -65,35 +65,53 @@ impl Responder {
         refusal: Refusal,
         request: &RequestHead<'_>,
         wall: impl FnOnce() -> Duration,
-    ) -> Response<Bytes> {
-        let response = match (Wire::of(request), &self.0) {
-            (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
-            (Wire::Http, None) => problem(&refusal),
+    ) -> Response<OwnText> {
+        let mut response = Response::new(OwnText::default()); // filled where it is, because each move of it would cost
+        let body = match (Wire::of(request), &self.0) {
+            (Wire::Http, None) => {
+                fill_head(&refusal, JSON, &mut response);
+                problem_text(&refusal)
+            }
+            (Wire::Grpc { content_type }, _) => copy_head(grpc::trailers_only(&refusal, content_type), &mut response),
             (Wire::Http, Some(custom)) => {
-                let mut response = custom(&refusal);
+                let body = copy_head(custom(&refusal), &mut response);
                 complete(&refusal, response.headers_mut());
-                response
+                body
             }
         };
-        with_fields(response, refusal, wall)
+        write_fields(&refusal, response.headers_mut(), wall);
+        response.extensions_mut().insert(refusal);
+        *response.body_mut() = OwnText::new(body);
+        response
     }
+}
+
+/// Moves the head of one response to another; returns the body.
+fn copy_head<B>(from: Response<Bytes>, to: &mut Response<B>) -> Bytes {
+    let (head, body) = from.into_parts();
+    *to.status_mut() = head.status;
+    *to.version_mut() = head.version;
+    *to.headers_mut() = head.headers;
+    *to.extensions_mut() = head.extensions;
+    body
 }
 
 /// Returns the response of a refusal that a handler returns: that of a gate over plain HTTP.
 #[allow(dead_code, reason = "only a feature makes responses without a gate")]
 pub(crate) fn respond(refusal: Refusal, wall: impl FnOnce() -> Duration) -> Response<Bytes> {
-    with_fields(problem(&refusal), refusal, wall)
-}
-
-/// Adds the rate limit fields to a response, and the refusal to its extensions.
-#[inline]
-fn with_fields(mut response: Response<Bytes>, refusal: Refusal, wall: impl FnOnce() -> Duration) -> Response<Bytes> {
-    if let Some(fields) = refusal.fields() {
-        let wait = refusal.retry_after().unwrap_or_default();
-        fields.write_and_raise(response.headers_mut(), refusal.remaining(), wait, wall, true);
-    }
+    let mut response = problem(&refusal);
+    write_fields(&refusal, response.headers_mut(), wall);
     response.extensions_mut().insert(refusal);
     response
+}
+
+/// Adds the rate limit fields of a refusal to its response.
+#[inline]
+fn write_fields(refusal: &Refusal, headers: &mut HeaderMap, wall: impl FnOnce() -> Duration) {
+    if let Some(fields) = refusal.fields() {
+        let wait = refusal.retry_after().unwrap_or_default();
+        fields.write_and_raise(headers, refusal.remaining(), wait, wall, true);
+    }
 }
 
 impl fmt::Debug for Responder {
@@ -155,6 +173,12 @@ fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
 /// ```
 #[must_use]
 pub fn problem(refusal: &Refusal) -> Response<Bytes> {
+    let mut response = Response::new(problem_text(refusal));
+    fill_head(refusal, JSON, &mut response);
+    response
+}
+
+fn problem_text(refusal: &Refusal) -> Bytes {
     let mut body = Buffer::<512>::new();
     body.push(refusal.reason().forms().problem);
     detail(refusal, &mut body, true);
@@ -178,7 +202,7 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
         body.push(",\"resets_at\":").number(whole_seconds(resets_at));
     }
     body.push("}");
-    answer(refusal, JSON, body.as_bytes())
+    Bytes::copy_from_slice(body.as_bytes())
 }
 
 /// Creates a response with a line of plain text, for `.refuse_with(refusal::text)`.
@@ -196,7 +220,9 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
     detail(refusal, &mut body, false);
     body.push("\n");
-    answer(refusal, TEXT, body.as_bytes())
+    let mut response = Response::new(Bytes::copy_from_slice(body.as_bytes()));
+    fill_head(refusal, TEXT, &mut response);
+    response
 }
 
 /// Returns the HTTP status of a refusal, for responses of your own.
@@ -211,14 +237,13 @@ pub fn status(refusal: &Refusal) -> StatusCode {
     refusal.reason().forms().status
 }
 
-fn answer(refusal: &Refusal, kind: HeaderValue, body: &[u8]) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::copy_from_slice(body));
+/// Sets the status and the fields of a response of this content type.
+fn fill_head<B>(refusal: &Refusal, kind: HeaderValue, response: &mut Response<B>) {
     *response.status_mut() = status(refusal);
     let headers = response.headers_mut();
     headers.reserve(6); // this one, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, kind);
     add_fields(refusal, headers);
-    response
 }
 
 /// Writes some sentences of plain ASCII, the same over HTTP and gRPC, with the wait rounded up for people. The size of a shared capacity is not

@@ -2,6 +2,7 @@
 
 mod hot_swap;
 mod lease;
+mod pool;
 mod spin;
 
 #[cfg(tollgate_loom)]
@@ -22,6 +23,7 @@ pub(crate) use std::sync::{
 
 pub(crate) use hot_swap::HotSwap;
 pub(crate) use lease::{Acquired, Lease, Leases};
+pub(crate) use pool::Pool;
 pub(crate) use spin::{Spin, SpinGuard};
 
 /// A value on cache lines of its own. 128 bytes, because processors prefetch lines in pairs.

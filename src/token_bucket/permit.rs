@@ -3,12 +3,12 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, Response};
+use http::{Extensions, HeaderMap, Response};
 
 use super::{decision::Demand, gcra, rates::RateLimit};
 use crate::{
     cost::Cost,
-    gate::{Lasts, Outcome, Permit},
+    gate::{Outcome, Permit, ToHead},
     refusal::Refusal,
     time::Moment,
 };
@@ -52,6 +52,13 @@ impl TokenBucketPermit {
         if goes_back { self.limit.rate.interval_ns().saturating_mul(self.cost.get()) } else { 0 }
     }
 
+    /// Writes the rate limit fields; `refunded` is the [time](Self::refunded) of tokens that go back.
+    fn report(&self, headers: &mut HeaderMap, refunded: u64) {
+        let limit = &self.limit;
+        let level = gcra::level(&limit.rate, Some(self.full_in.saturating_sub(refunded)), Moment::default());
+        limit.fields.write(headers, level.remaining, limit.reset(&level), || limit.clock.wall());
+    }
+
     /// Gives the tokens back if they go back after this refusal of a layer further in.
     #[cold]
     fn refund(&self, refusal: &Refusal) {
@@ -65,15 +72,13 @@ impl TokenBucketPermit {
 }
 
 impl Permit for TokenBucketPermit {
-    const LASTS: Lasts = Lasts::Head;
+    type Lasts = ToHead;
 
-    #[inline]
+    #[inline(always)] // usually one comparison
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         if self.full_in != UNREPORTED {
-            let limit = &self.limit;
-            let full_in = self.full_in.saturating_sub(self.refunded(response.extensions()));
-            let level = gcra::level(&limit.rate, Some(full_in), Moment::default());
-            limit.fields.write(response.headers_mut(), level.remaining, limit.reset(&level), || limit.clock.wall());
+            let refunded = self.refunded(response.extensions());
+            self.report(response.headers_mut(), refunded);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    marker::PhantomData,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{
@@ -19,41 +20,44 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
     Admit, ApiKey, CircuitBreakerLayer, Client, Cost, Event, GateLayer, Identify, Lasts, MaybeFuture, Outcome, Permit,
-    PolicyName, Principal, Rate, Reason, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
+    PolicyName, Principal, Rate, Reason, Refusal, RequestHead, ToEnd, ToHead, TokenBucketLayer, Trip, Unverified,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::gate::{Log, get, yield_times};
 
-/// A policy whose permits record their calls. They last to the end of the body if `LONG`, and the status is 200.
-#[derive(Clone, Default)]
-struct Recording<const LONG: bool> {
+/// A policy whose permits record their calls. Those that may last to the end of the body do so if the status is 200.
+struct Recording<L> {
     log: Log,
     later: bool,
     refuses: bool,
+    lasts: PhantomData<fn() -> L>,
 }
 
-struct Recorded<const LONG: bool> {
+impl<L> Default for Recording<L> {
+    fn default() -> Self {
+        Self { log: Log::default(), later: false, refuses: false, lasts: PhantomData }
+    }
+}
+
+struct Recorded<L> {
     log: Log,
     status: StatusCode,
+    lasts: PhantomData<fn() -> L>,
 }
 
-impl<const LONG: bool> Admit for Recording<LONG> {
-    type Permit = Recorded<LONG>;
+impl<L: Lasts> Admit for Recording<L> {
+    type Permit = Recorded<L>;
 
     fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
         Unverified::header("x-user").public().identify(request, tollgate::Digester::process())
     }
 
-    fn admit(
-        self: &Arc<Self>,
-        _: &RequestHead<'_>,
-        _: Option<&Client>,
-    ) -> MaybeFuture<Result<Recorded<LONG>, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Recorded<L>, Refusal>> {
         let decision = if self.refuses {
             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("recording").unwrap()))
         } else {
-            Ok(Recorded { log: self.log.clone(), status: StatusCode::OK })
+            Ok(Recorded { log: self.log.clone(), status: StatusCode::OK, lasts: PhantomData })
         };
         if !self.later {
             return MaybeFuture::Ready(decision);
@@ -65,15 +69,15 @@ impl<const LONG: bool> Admit for Recording<LONG> {
     }
 }
 
-impl<const LONG: bool> Permit for Recorded<LONG> {
-    const LASTS: Lasts = Lasts::Head;
+impl<L: Lasts> Permit for Recorded<L> {
+    type Lasts = L;
 
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         self.status = response.status();
     }
 
-    fn lasts(&self) -> Lasts {
-        if LONG && self.status == StatusCode::OK { Lasts::Body } else { Self::LASTS }
+    fn ends_at_head(&self) -> bool {
+        self.status != StatusCode::OK
     }
 
     fn on_body(&mut self) {
@@ -107,8 +111,8 @@ async fn serve(request: Request<Full<Bytes>>) -> Result<Response<Stream>, &'stat
     Ok(response.map(|()| StreamBody::new(futures_util::stream::iter(frames))))
 }
 
-async fn outcomes<const LONG: bool>(path: &str) -> Vec<String> {
-    let policy = Recording::<LONG>::default();
+async fn outcomes<L: Lasts>(path: &str) -> Vec<String> {
+    let policy = Recording::<L>::default();
     let log = policy.log.clone();
     let service = GateLayer::new(policy).layer(service_fn(serve));
     let served = async {
@@ -130,24 +134,24 @@ async fn head_permit_is_settled_at_the_head() {
         ("/fail", "Failed(Any { .. })"),
         ("/panic", "Panicked"),
     ] {
-        assert_eq!(outcomes::<false>(path).await, [expected], "{path}");
+        assert_eq!(outcomes::<ToHead>(path).await, [expected], "{path}");
     }
 }
 
 #[tokio::test]
 async fn permit_chooses_its_end_after_the_head() {
     let body = ["body", "3 bytes", "3 bytes", "3 bytes"];
-    assert_eq!(outcomes::<true>("/").await[..4], body);
-    assert_eq!(outcomes::<true>("/").await[4..], ["Complete { trailers: None }"]);
-    assert_eq!(outcomes::<true>("/broken").await[4..], ["BodyFailed(Any { .. })"]);
-    assert_eq!(outcomes::<true>("/500").await, ["Responded"]);
+    assert_eq!(outcomes::<ToEnd>("/").await[..4], body);
+    assert_eq!(outcomes::<ToEnd>("/").await[4..], ["Complete { trailers: None }"]);
+    assert_eq!(outcomes::<ToEnd>("/broken").await[4..], ["BodyFailed(Any { .. })"]);
+    assert_eq!(outcomes::<ToEnd>("/500").await, ["Responded"]);
 }
 
 #[tokio::test]
 async fn head_permit_hears_of_a_refusal_further_in() {
-    let outer = Recording::<false>::default();
+    let outer = Recording::<ToHead>::default();
     let log = outer.log.clone();
-    let inner = GateLayer::new(Recording::<false> { refuses: true, ..Default::default() });
+    let inner = GateLayer::new(Recording::<ToHead> { refuses: true, ..Default::default() });
     let stack = ServiceBuilder::new().layer(GateLayer::new(outer)).layer(inner).service(service_fn(serve));
     assert_eq!(stack.oneshot(get("/")).await.unwrap().status(), 503);
     assert!(log.lines()[0].starts_with("Refused("), "{:?}", log.lines());
@@ -159,7 +163,7 @@ async fn head_permit_is_settled_once_at_every_cancellation() {
     for later in [false, true] {
         let (mut before, mut after, mut polls) = (0, 0, 0);
         loop {
-            let policy = Recording::<false> { later, ..Default::default() };
+            let policy = Recording::<ToHead> { later, ..Default::default() };
             let log = policy.log.clone();
             let service = GateLayer::new(policy).layer(service_fn(serve));
             let done = {
@@ -206,7 +210,7 @@ async fn policy_decides_without_a_request_if_it_can() {
     assert_eq!(service.clone().oneshot(get("/")).await.unwrap().status(), 200);
     assert!(budget.admit_any().unwrap().await.is_err());
     assert_eq!(service.oneshot(get("/")).await.unwrap().status(), 503);
-    assert!(Arc::new(Recording::<false>::default()).admit_any().is_none());
+    assert!(Arc::new(Recording::<ToHead>::default()).admit_any().is_none());
 }
 
 /// Returns the events of a layer's requests, with their clients.
@@ -291,7 +295,7 @@ async fn secret_of_an_unnamed_client_is_in_no_event() {
 async fn event_of_a_pending_decision_has_the_client() {
     let log = Log::default();
     let heard = log.clone();
-    let layer = GateLayer::new(Recording::<false> { later: true, ..Default::default() })
+    let layer = GateLayer::new(Recording::<ToHead> { later: true, ..Default::default() })
         .observe(move |event: &Event<'_>| record(event).into_iter().for_each(|line| heard.push(line)));
     let mut request = get("/");
     request.headers_mut().insert("x-user", "alice".parse().unwrap());

@@ -26,6 +26,7 @@ impl Drop for Payload {
 async fn payload_that_panics_in_its_drop_is_caught() {
     struct Armed;
     impl Permit for Armed {
+        type Lasts = tollgate::ToEnd;
         fn settle(self, _: Outcome<'_>) {
             panic_any(Payload)
         }

@@ -62,6 +62,7 @@ async fn panic_caught_before_the_drop_settles_as_panicked() {
 async fn panic_in_settle_does_not_reach_the_caller() {
     struct Bomb;
     impl Permit for Bomb {
+        type Lasts = tollgate::ToEnd;
         fn settle(self, _: Outcome<'_>) {
             panic!("in settle")
         }

@@ -42,6 +42,7 @@ impl Admit for AtMost {
 }
 
 impl Permit for Slot {
+    type Lasts = tollgate::ToEnd;
     fn settle(self, _: Outcome<'_>) {
         drop(self.0);
     }

@@ -17,6 +17,7 @@ use crate::{hello, support::gate::get};
 async fn on_request_extends_the_request_before_the_handler() {
     struct Stamp;
     impl Permit for Stamp {
+        type Lasts = tollgate::ToEnd;
         fn on_request(&mut self, extensions: &mut http::Extensions) {
             extensions.insert("stamped");
         }
@@ -49,6 +50,7 @@ async fn on_request_extends_the_request_before_the_handler() {
 async fn on_bypass_runs_for_every_request_without_a_permit() {
     struct Stamp;
     impl Permit for Stamp {
+        type Lasts = tollgate::ToEnd;
         fn on_request(&mut self, extensions: &mut http::Extensions) {
             extensions.insert("permit");
         }
@@ -100,6 +102,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
 async fn on_body_runs_only_if_a_body_follows_the_head() {
     struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
     impl Permit for Listening {
+        type Lasts = tollgate::ToEnd;
         fn on_body(&mut self) {
             self.0.take().expect("called once").fetch_add(1, Ordering::Relaxed);
         }

@@ -39,6 +39,7 @@ impl Admit for InFlight {
 }
 
 impl Permit for Slot {
+    type Lasts = tollgate::ToEnd;
     fn settle(self, outcome: Outcome<'_>) {
         drop(self.slot);
         let _ = self.log.send(format!("{outcome:?}"));

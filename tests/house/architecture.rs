@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("backoff", &["time"]),
     ("sync", &["time"]),
     ("identity", &["error", "head"]),
-    ("refusal", &["error", "head", "kind", "policy_name"]),
+    ("refusal", &["error", "head", "kind", "policy_name", "sync"]),
     ("gate", &["circuit_state", "error", "head", "identity", "policy_name", "refusal", "time"]),
     ("token_bucket", &["cost", "error", "gate", "head", "identity", "policy_name", "refusal", "sync", "time"]),
     (

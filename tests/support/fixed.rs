@@ -58,6 +58,7 @@ impl Admit for Fixed {
 }
 
 impl Permit for Held {
+    type Lasts = tollgate::ToEnd;
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let Fixed { fields, remaining, reset, .. } = &*self.0;
         fields.write(response.headers_mut(), *remaining, *reset, || NOW);

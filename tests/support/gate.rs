@@ -112,6 +112,7 @@ pub(crate) struct Held {
 }
 
 impl Permit for Held {
+    type Lasts = tollgate::ToEnd;
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         self.status = Some(response.status().as_u16());
     }

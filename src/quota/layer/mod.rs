@@ -15,7 +15,6 @@ mod overflow;
 mod permit;
 mod plans;
 mod policy;
-mod pool;
 mod report;
 mod reservation;
 mod retired_versions;

@@ -8,12 +8,11 @@ use super::{
     active_plan::{ActivePlan, Asked},
     bytes::Bytes,
     charge::{self, Charge, ChargedAccount, QuotaStatus},
-    pool::Pool,
     report::warn,
     settings::ServedRequest,
 };
 use crate::{
-    gate::{Event, Outcome, Permit, PolicyContext, caught},
+    gate::{Event, Outcome, Permit, PolicyContext, ToEnd, caught},
     identity::Client,
     quota::{
         Amounts,
@@ -21,6 +20,7 @@ use crate::{
         store::{AdmissionDetails, AdmittedCharge, PlanCharge, Receipt, Settlement},
     },
     refusal::{NEAR_LIMITS, Refusal, near_limits},
+    sync::Pool,
     time::Moment,
 };
 
@@ -110,6 +110,8 @@ impl QuotaPermit {
 thread_local!(static SPARE: Pool<Open> = const { Pool::new() });
 
 impl Permit for QuotaPermit {
+    type Lasts = ToEnd;
+
     #[inline]
     fn on_request(&mut self, extensions: &mut Extensions) {
         let Some(open) = &mut self.0 else { return };
@@ -146,6 +148,12 @@ impl Permit for QuotaPermit {
         if let Some(near) = open.extra.as_mut().and_then(|extra| extra.near.take()) {
             let _ = response.headers_mut().try_append(NEAR_LIMITS, near);
         }
+    }
+
+    /// A charge that was complete at admission needs no end.
+    #[inline]
+    fn ends_at_head(&self) -> bool {
+        self.0.as_ref().is_none_or(|open| open.is_complete())
     }
 
     #[inline]
@@ -210,6 +218,20 @@ const fn is_whole(outcome: &Outcome<'_>) -> bool {
 }
 
 impl Open {
+    /// Whether nothing after the head of the response changes the charge of a request that the service has received: it
+    /// was made at admission, holds nothing, counts no bytes, and neither the handler nor a predicate looks at its end.
+    #[inline]
+    fn is_complete(&self) -> bool {
+        let Some(active) = &self.active else { return true };
+        let settings = &active.common.settings;
+        !self.receipt.open
+            && self.extra.as_ref().is_none_or(|extra| extra.charge.is_none())
+            && settings.charge_when.is_none()
+            && settings.job_id.is_none()
+            && !active.response_bytes
+            && self.bytes.count_no_upload()
+    }
+
     /// Returns the end of the request; `None` if there is nothing to report.
     #[inline]
     fn end(&self, outcome: &Outcome<'_>) -> Option<End> {

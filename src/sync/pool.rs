@@ -1,21 +1,21 @@
-//! Pool of boxes for each thread, so that permits move as a pointer and are not allocated in the long run.
+//! Pool of boxes for each thread, so that values move as a pointer and are not allocated in the long run.
 
 use std::{cell::RefCell, thread::LocalKey};
 
 /// Blank boxes of one thread.
-pub(super) struct Pool<T>(RefCell<Vec<Box<T>>>);
+pub(crate) struct Pool<T>(RefCell<Vec<Box<T>>>);
 
 /// Greatest number of blank boxes per thread; rarely are more in use at once.
 const KEPT: usize = 256;
 
 impl<T: Default> Pool<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 
     /// Returns a blank box, new or [kept](Self::keep).
     #[inline]
-    pub(super) fn take(pool: &'static LocalKey<Self>) -> Box<T> {
+    pub(crate) fn take(pool: &'static LocalKey<Self>) -> Box<T> {
         // A thread that is ending has no pool any more.
         let kept = pool.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
         kept.unwrap_or_default()
@@ -23,7 +23,7 @@ impl<T: Default> Pool<T> {
 
     /// Drops the content of a box by `blank` and keeps it for the next use on this thread, unless the pool is full.
     #[inline]
-    pub(super) fn keep(pool: &'static LocalKey<Self>, mut used: Box<T>, blank: impl FnOnce(&mut T)) {
+    pub(crate) fn keep(pool: &'static LocalKey<Self>, mut used: Box<T>, blank: impl FnOnce(&mut T)) {
         blank(&mut used); // before the pool is borrowed: it may hold such a box itself
         let _ = pool.try_with(|pool| {
             let mut pool = pool.0.borrow_mut();
