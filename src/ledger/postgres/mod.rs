@@ -52,6 +52,7 @@ impl PostgresDatabase {
 
 impl SqlDialect for Postgres {
     const NOW: &'static str = "now()";
+    const EARLIEST: &'static str = "timestamptz '-infinity'";
     const LARGER: &'static str = "greatest";
     const BEGIN_WRITE: &'static str = "BEGIN";
     // The lock is the first eight letters of "tollgate", as a number.

@@ -90,6 +90,7 @@ fn check_path(path: &Path) -> Result<(), LedgerError> {
 
 impl SqlDialect for Sqlite {
     const NOW: &'static str = statements::CLOCK;
+    const EARLIEST: &'static str = "(-1 << 63)";
     const LARGER: &'static str = "max";
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
     // SQLite reports a read-only file only to statements that would write.

@@ -2,6 +2,7 @@
 //! server.
 
 mod begin;
+mod plans;
 
 use sqlx::Connection as _;
 
