@@ -12,7 +12,7 @@ use crate::{
     ours, peers,
     race::{Pace, of, race},
     report::{Goal, Line, Report},
-    threads::pair,
+    threads::requests_on,
 };
 
 /// One caller after another.
@@ -60,46 +60,30 @@ fn recloser() -> Lap {
 
 fn two_recloser() -> Lap {
     let (breaker, mut service) = (peers::recloser(), bare::<Body>());
-    pair(move |request| breaker.call(call(&mut service, request)))
+    requests_on(2, move |request| breaker.call(call(&mut service, request)))
 }
 
-fn two<S>(mut service: S) -> Lap
+pub fn two<S>(mut service: S) -> Lap
 where
     S: Service<Request<Body>> + Clone + Send + 'static,
-    S::Future: Future<Output: Send> + Send,
 {
-    pair(move |request| call(&mut service, request))
+    requests_on(2, move |request| call(&mut service, request))
 }
-
-/// A breaker inside a bucket.
-pub const STACKED: &[Entry] = &[
-    Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
-    Entry {
-        name: "tollgate, bucket and breaker",
-        make: || serve(ours::nested_two().layer(bare::<Body>()), StatusCode::OK),
-    },
-    Entry {
-        name: "tower_governor and tower-resilience",
-        make: || {
-            let breaker = peers::tower_resilience(CountBased).layer(bare::<Body>());
-            serve(peers::tower_governor(false).layer(breaker), StatusCode::OK)
-        },
-    },
-];
 
 pub fn rows(report: &mut Report, pace: Pace) {
     let figures = race(CLOSED, pace);
     let by = |name| of(&figures, name);
     let bare = by("bare");
-    for (own, peer) in [
-        ("tollgate, last 100", "tower-resilience, last 100"),
-        ("tollgate, last 10 s", "tower-resilience, last 10 s"),
-        ("tollgate, last 10 s", "failsafe, last 10 s"),
-        ("tollgate, last 100", "recloser, last 100"),
+    for (own, peer, goal) in [
+        ("tollgate, last 100", "tower-resilience, last 100", Goal::None),
+        ("tollgate, last 100", "recloser, last 100", Goal::AtMost(1.5)),
+        ("tollgate, last 10 s", "tower-resilience, last 10 s", Goal::None),
+        ("tollgate, last 10 s", "failsafe, last 10 s", Goal::AtMost(0.6)),
     ] {
         let row = format!("breaker closed, overhead, {own} against {peer}");
         report.line(
-            Line::new(&row, by(own).over(bare), by(peer).over(bare), Goal::Nanos(40.0))
+            Line::new(&row, by(own).over(bare), by(peer).over(bare), goal)
+                .at_most(55.0)
                 .no_allocation(by(own).allocations_over(bare)),
         );
     }
@@ -107,18 +91,9 @@ pub fn rows(report: &mut Report, pace: Pace) {
 
     let figures = race(TWO, pace);
     let by = |name| of(&figures, name);
-    let bare = by("bare");
-    for (own, most) in [("tollgate, last 10 s", 1.3), ("tollgate, last 100", 1.8)] {
+    for own in ["tollgate, last 100", "tollgate, last 10 s"] {
         let row = format!("breaker closed, 2 threads, {own} against bare");
-        report.line(Line::new(&row, by(own).nanos(), bare.nanos(), Goal::AtMost(most)));
+        report.line(Line::new(&row, by(own).nanos(), by("bare").nanos(), Goal::AtMost(1.5)));
     }
-    report.figures("breaker closed, 2 threads", &figures, Some(bare));
-
-    let figures = race(STACKED, pace);
-    let by = |name| of(&figures, name);
-    let (bare, own) = (by("bare"), by("tollgate, bucket and breaker"));
-    let row = "bucket and breaker stacked, overhead";
-    let peer = by("tower_governor and tower-resilience").over(bare);
-    report.line(Line::new(row, own.over(bare), peer, Goal::Nanos(200.0)).no_allocation(own.allocations_over(bare)));
-    report.figures(row, &figures, Some(bare));
+    report.figures("breaker closed, 2 threads", &figures, Some(by("bare")));
 }

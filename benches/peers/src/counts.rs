@@ -8,25 +8,21 @@
 #![allow(dead_code, reason = "the races use the rest of these modules")]
 
 mod allocations;
+mod apps;
 mod drive;
 mod keys;
 mod lap;
 mod ours;
 
-use std::{convert::Infallible, process::ExitCode};
+use std::process::ExitCode;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::Request,
-    response::IntoResponse,
-    routing::{Route, get},
-};
+use apps::behind;
+use axum::body::Body;
 use drive::{bare, serve};
 use http::StatusCode;
-use keys::{FEW_KEYS, few};
+use keys::few;
 use lap::Entry;
-use tower::{Layer, Service, layer::util::Identity};
+use tower::{Layer, layer::util::Identity};
 
 #[global_allocator]
 static WATCHED: allocations::Watched = allocations::Watched;
@@ -46,7 +42,7 @@ const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 /// The rows, each with the name of its base.
 const ROWS: &[(Entry, Option<&str>)] = &[
     (Entry { name: "gate alone", make: || serve(ours::gate().layer(bare::<Body>()), OK) }, Some(BARE)),
-    (Entry { name: "keyed decision", make: || few(ours::decide(FEW_KEYS as usize)) }, None),
+    (Entry { name: "keyed decision", make: || few(ours::decide()) }, None),
     (Entry { name: "admitted", make: || serve(ours::plenty().layer(bare::<Body>()), OK) }, Some(BARE)),
     (
         Entry { name: "admitted, RateLimit fields", make: || serve(ours::plenty_told().layer(bare::<Body>()), OK) },
@@ -96,14 +92,4 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-/// Returns an app of one route behind a layer.
-fn behind<L>(layer: L) -> Router
-where
-    L: Layer<Route> + Clone + Send + Sync + 'static,
-    L::Service: Service<Request, Response: IntoResponse, Error: Into<Infallible>> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request>>::Future: Send,
-{
-    Router::new().route("/", get(|| async { "ok" })).layer(layer)
 }

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTE
 use tower::{Service, service_fn};
 
 use crate::{
-    keys::keys,
+    keys::{key, keys, shuffled},
     lap::{Lap, timed},
 };
 
@@ -79,8 +79,36 @@ where
     requests(move |request| call(&mut service, request))
 }
 
+/// Returns a loop of requests of a million clients in any order through `service`, after one request of each.
+pub fn serve_million<S, R>(mut service: S) -> Lap
+where
+    S: Service<Request<Body>, Response = Response<R>> + 'static,
+    S::Error: Debug,
+{
+    const MILLION: u64 = 1_000_000;
+    fn request(i: u64) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        let value = HeaderValue::from_str(key(i, &mut [0; 20])).expect("visible");
+        request.headers_mut().insert(API_KEY, value);
+        request
+    }
+    for i in 0..MILLION {
+        let answer = now(call(&mut service, request(i))).expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let mut next = shuffled(MILLION);
+    requests_of(move |_| request(next()), move |request| call(&mut service, request))
+}
+
 /// Returns a loop of requests through a function; requests are made before the clock runs.
-pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static) -> Lap {
+pub fn requests<F: Future>(through: impl FnMut(Request<Body>) -> F + 'static) -> Lap {
+    requests_of(request, through)
+}
+
+fn requests_of<F: Future>(
+    mut make: impl FnMut(u64) -> Request<Body> + 'static,
+    mut through: impl FnMut(Request<Body>) -> F + 'static,
+) -> Lap {
     let mut batch = Vec::with_capacity(64); // few enough to stay in the cache
     let mut next = 0;
     Box::new(move |operations| {
@@ -88,7 +116,7 @@ pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static
         let end = next + operations;
         while next < end {
             let until = end.min(next + 64);
-            batch.extend((next..until).map(request));
+            batch.extend((next..until).map(&mut make));
             next = until;
             took += timed(|| batch.drain(..).for_each(|request| drop(black_box(now(through(request))))));
         }

@@ -1,17 +1,6 @@
 //! One decision for a text key, as a service takes it from a header: the clock is read, the text is borrowed.
 
-use std::{
-    hint::{black_box, spin_loop},
-    sync::{
-        Arc,
-        atomic::{
-            AtomicUsize,
-            Ordering::{AcqRel, Acquire},
-        },
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::LazyLock};
 
 use tollgate::Cost;
 
@@ -21,11 +10,12 @@ use crate::{
     ours, peers,
     race::{Pace, of, race},
     report::{Goal, Line, Report},
+    threads::decisions_on,
 };
 
 /// Ten thousand keys in any order.
 pub const FEW: &[Entry] = &[
-    Entry { name: "tollgate", make: || few(ours::decide(10_000)) },
+    Entry { name: "tollgate", make: || few(ours::decide()) },
     Entry { name: "governor", make: || few(peers::governor_decide()) },
     Entry { name: "governor, given a String", make: few_owned },
     Entry { name: "tollgate, the digest alone", make: || few(ours::digest()) },
@@ -35,14 +25,28 @@ pub const FEW: &[Entry] = &[
 
 /// A million keys, one decision at a time.
 pub const MANY: &[Entry] = &[
-    Entry { name: "tollgate", make: || many(ours::decide(MANY_KEYS as usize)) },
-    Entry { name: "governor", make: || many(peers::governor_decide()) },
+    Entry { name: "tollgate", make: || many(ours::decide_million()) },
+    Entry { name: "governor", make: || many(peers::governor_decide_million()) },
 ];
 
-/// One key, two threads.
+/// Decisions for one key on 1, 2 and 4 threads.
 pub const HOT: &[Entry] = &[
-    Entry { name: "tollgate", make: || hot(ours::decide(10_000)) },
-    Entry { name: "governor", make: || hot(peers::governor_decide()) },
+    Entry { name: "tollgate, 1 thread", make: || hot(1, ours::decide()) },
+    Entry { name: "governor, 1 thread", make: || hot(1, peers::governor_decide()) },
+    Entry { name: "tollgate, 2 threads", make: || hot(2, ours::decide()) },
+    Entry { name: "governor, 2 threads", make: || hot(2, peers::governor_decide()) },
+    Entry { name: "tollgate, 4 threads", make: || hot(4, ours::decide()) },
+    Entry { name: "governor, 4 threads", make: || hot(4, peers::governor_decide()) },
+];
+
+/// Decisions for ten thousand keys in any order on 1, 2 and 4 threads.
+const SPREAD: &[Entry] = &[
+    Entry { name: "tollgate, 1 thread", make: || spread(1, ours::decide()) },
+    Entry { name: "governor, 1 thread", make: || spread(1, peers::governor_decide()) },
+    Entry { name: "tollgate, 2 threads", make: || spread(2, ours::decide()) },
+    Entry { name: "governor, 2 threads", make: || spread(2, peers::governor_decide()) },
+    Entry { name: "tollgate, 4 threads", make: || spread(4, ours::decide()) },
+    Entry { name: "governor, 4 threads", make: || spread(4, peers::governor_decide()) },
 ];
 
 const MANY_KEYS: u64 = 1_000_000;
@@ -51,19 +55,23 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let figures = race(FEW, pace.longer(10)); // so that each key is visited several times
     let (own, peer) = (of(&figures, "tollgate"), of(&figures, "governor"));
     let row = "keyed decision, text key, 10k keys";
-    report.line(Line::times_faster(row, own, peer, 2.0).no_allocation(own.allocations));
+    report.line(Line::new(row, own.nanos(), peer.nanos(), Goal::AtMost(0.85)).no_allocation(own.allocations));
     report.figures(row, &figures, None);
 
     let figures = race(MANY, pace);
     let row = "keyed decision, 1 M keys, one at a time";
-    report.line(Line::times_faster(row, of(&figures, "tollgate"), of(&figures, "governor"), 2.5));
+    let (own, peer) = (of(&figures, "tollgate"), of(&figures, "governor"));
+    report.line(Line::new(row, own.nanos(), peer.nanos(), Goal::AtMost(0.45)));
     report.figures(row, &figures, None);
 
-    let figures = race(HOT, pace);
-    let (own, peer) = (of(&figures, "tollgate"), of(&figures, "governor"));
-    let row = "keyed decision, 2 threads on one hot key";
-    report.line(Line::new(row, own.nanos(), peer.nanos(), Goal::Nanos(60.0)));
-    report.figures(row, &figures, None);
+    for (entries, row) in [(HOT, "keyed decision, one hot key"), (SPREAD, "keyed decision, 10k keys in any order")] {
+        let figures = race(entries, pace);
+        for threads in ["1 thread", "2 threads", "4 threads"] {
+            let of = |name| of(&figures, &format!("{name}, {threads}")).nanos();
+            report.line(Line::new(&format!("{row}, {threads}"), of("tollgate"), of("governor"), Goal::None));
+        }
+        report.figures(row, &figures, None);
+    }
 }
 
 fn few_owned() -> Lap {
@@ -117,25 +125,12 @@ fn one_at_a_time() {
     }
 }
 
-fn hot(decide: impl Fn(&str) -> bool + Send + Sync + 'static) -> Lap {
-    assert!(decide("key-hot"));
-    Box::new(move |operations| {
-        let started = Arc::new(AtomicUsize::new(0));
-        let run = || {
-            started.fetch_add(1, AcqRel);
-            while started.load(Acquire) < 2 {
-                spin_loop();
-            }
-            let start = Instant::now();
-            for _ in 0..operations {
-                black_box(decide("key-hot"));
-            }
-            start.elapsed()
-        };
-        let both: Duration = thread::scope(|scope| {
-            let both = [scope.spawn(run), scope.spawn(run)];
-            both.into_iter().map(|one| one.join().expect("no panic")).sum()
-        });
-        both / 2
-    })
+fn hot(threads: usize, decide: impl Fn(&str) -> bool + Send + Sync + 'static) -> Lap {
+    static HOT: LazyLock<Vec<String>> = LazyLock::new(|| keys(1));
+    decisions_on(threads, &HOT, decide)
+}
+
+fn spread(threads: usize, decide: impl Fn(&str) -> bool + Send + Sync + 'static) -> Lap {
+    static SPREAD: LazyLock<Vec<String>> = LazyLock::new(|| keys(FEW_KEYS));
+    decisions_on(threads, &SPREAD, decide)
 }

@@ -83,7 +83,7 @@ fn postgres(report: &mut Report, runtime: &Runtime, lap: Duration) {
     ] {
         for (callers, goal) in rows {
             let database = || servers::Postgres::shared().database();
-            let own = runtime.block_on(Ledger::postgres(&database()).open()).expect("a server");
+            let own = runtime.block_on(Ledger::postgres(database()).open()).expect("a server");
             let own = Ours::new(runtime, own);
             let naive = runtime.block_on(NaivePostgres::new(&database(), callers)).expect("a server");
             let each = || {
@@ -104,7 +104,7 @@ fn postgres(report: &mut Report, runtime: &Runtime, lap: Duration) {
 /// Several processes that share a ledger, against one with as many callers.
 fn fleet(report: &mut Report, runtime: &Runtime, lap: Duration) {
     let database = || servers::Postgres::shared().database();
-    let (url, own) = (database(), runtime.block_on(Ledger::postgres(&database()).open()).expect("a server"));
+    let (url, own) = (database(), runtime.block_on(Ledger::postgres(database()).open()).expect("a server"));
     let own = Ours::new(runtime, own);
     let quick = if lap < Duration::from_secs(1) { &["--quick"][..] } else { &[] };
     let processes = || {
@@ -130,7 +130,7 @@ fn fleet(report: &mut Report, runtime: &Runtime, lap: Duration) {
 
 /// Laps of two contestants in turn; returns the median of each after a lap that warms up.
 fn in_turns(ours: impl Fn() -> Rate, peer: impl Fn() -> Rate) -> [Rate; 2] {
-    (ours(), peer());
+    let _ = (ours(), peer());
     let laps: Vec<_> = (0..ROUNDS).map(|_| (ours(), peer())).collect();
     let (ours, peer): (Vec<_>, Vec<_>) = laps.into_iter().unzip();
     [ours, peer].map(|mut rates| {

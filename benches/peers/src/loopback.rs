@@ -3,12 +3,15 @@
 
 use std::{
     convert::Infallible,
+    fs,
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use axum::{Router, error_handling::HandleErrorLayer, extract::Request, response::IntoResponse, routing::get};
+use axum::{Router, error_handling::HandleErrorLayer};
 use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,80 +19,110 @@ use tokio::{
     runtime::{Builder, Runtime},
     task::JoinSet,
 };
-use tower::{Layer, Service, ServiceBuilder, layer::util::Identity};
+use tower::{ServiceBuilder, layer::util::Identity};
 use tower_resilience_circuitbreaker::{CircuitBreakerError, SlidingWindowType};
 
 use crate::{
-    drive::API_KEY,
+    apps::{app, behind},
+    drive::{self, API_KEY},
     keys::key,
+    lap::Entry,
     ours, peers,
-    race::{Pace, median},
+    race::{Pace, median, of, race},
     report::{Goal, Line, Report},
 };
 
 const CONNECTIONS: u64 = 32;
 
-/// A server, the connections to it, and their responses per second in each round.
+/// A server, the connections to it, and its figures of each round.
 struct Server {
     name: &'static str,
     status: [u8; 3],
     connections: Vec<TcpStream>,
-    rates: Vec<f64>,
+    /// File in which the kernel counts the processor time of its only thread.
+    clock: PathBuf,
+    rounds: Vec<Round>,
 }
 
+/// Figures of one round.
+struct Round {
+    per_second: f64,
+    /// Processor time of the server, the kernel's part included, in nanoseconds per response. NaN where the kernel does
+    /// not count it.
+    cpu: f64,
+}
+
+/// The same apps without sockets, which cost fifty times as much as a layer and vary more than it costs.
+pub const CALLED: &[Entry] = &[
+    Entry { name: "bare", make: || drive::serve(app(), StatusCode::OK) },
+    Entry { name: IDENTITY, make: || drive::serve(behind(Identity::new()), StatusCode::OK) },
+    Entry { name: "tollgate, its gate alone", make: || drive::serve(behind(ours::gate()), StatusCode::OK) },
+    Entry { name: "tollgate", make: || drive::serve(behind(ours::plenty()), StatusCode::OK) },
+    Entry { name: "tower_governor", make: || drive::serve(behind(peers::tower_governor(false)), StatusCode::OK) },
+];
+
 pub fn rows(report: &mut Report, pace: Pace) {
+    let figures = race(CALLED, pace);
+    let by = |name| of(&figures, name);
+    let identity = by(IDENTITY);
+    let row = "axum app called without sockets, admitted, over Identity";
+    report.line(Line::new(row, by("tollgate").over(identity), by("tower_governor").over(identity), Goal::None));
+    report.figures("axum app called without sockets", &figures, Some(identity));
+
     let client = runtime();
     let breaker = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(|_: CircuitBreakerError<Infallible>| async { StatusCode::SERVICE_UNAVAILABLE }))
         .layer(peers::tower_resilience(SlidingWindowType::CountBased));
     let mut servers = [
         serve(&client, "bare", b"200", app()),
-        serve(&client, "a layer that does nothing", b"200", behind(Identity::new())),
+        serve(&client, IDENTITY, b"200", behind(Identity::new())),
+        serve(&client, "Identity once more", b"200", behind(Identity::new())),
         serve(&client, "tollgate, its gate alone", b"200", behind(ours::gate())),
         serve(&client, "tollgate, admitted", b"200", behind(ours::plenty())),
         serve(&client, "tollgate, admitted, RateLimit fields", b"200", behind(ours::plenty_told())),
         serve(&client, "tower_governor, admitted", b"200", behind(peers::tower_governor(false))),
         serve(&client, "tollgate, refused", b"429", behind(ours::scarce())),
         serve(&client, "tower_governor, refused", b"429", behind(peers::tower_governor(true))),
+        serve(&client, "tollgate, last 100", b"200", behind(ours::last_calls())),
         serve(&client, "tower-resilience, last 100", b"200", behind(breaker)),
     ];
-    for round in 0..pace.rounds / 2 {
+    for round in 0..pace.rounds {
         let count = servers.len();
         for turn in 0..count {
             let server = &mut servers[(turn + round) % count];
-            let rate = client.block_on(load(server, pace.lap * 8));
-            server.rates.push(rate);
+            let round = client.block_on(load(server, pace.lap * 6));
+            server.rounds.push(round);
         }
     }
-    let bare = median(servers[0].rates.clone());
+    let find = |name| servers.iter().find(|server| server.name == name).expect("a server of that name");
     // Round by round, because the machine's own pace drifts.
-    let share =
-        |server: &Server| median(server.rates.iter().zip(&servers[0].rates).map(|(own, bare)| own / bare).collect());
-    for (name, row, goal) in [
-        ("tollgate, admitted", "axum over loopback, admitted, against bare", 0.98),
-        ("tollgate, refused", "axum over loopback, refused, against bare 200s", 0.95),
+    let share = |own: &Server, base: &Server, figure: fn(&Round) -> f64| {
+        median(own.rounds.iter().zip(&base.rounds).map(|(own, base)| figure(own) / figure(base)).collect())
+    };
+    let middle = |server: &Server, figure: fn(&Round) -> f64| median(server.rounds.iter().map(figure).collect());
+    let identity = find(IDENTITY);
+    for (name, goal) in [
+        ("Identity once more", Goal::None), // the error of measurement
+        ("tollgate, admitted", Goal::AtMost(1.01)),
+        ("tollgate, admitted, RateLimit fields", Goal::None),
+        ("tower_governor, admitted", Goal::None),
+        ("tollgate, refused", Goal::None),
     ] {
-        let own = servers.iter().find(|server| server.name == name).expect("a server of that name");
-        report.line(Line::new(row, share(own) * bare, bare, Goal::AtLeast(goal)));
+        let (base, row) = (middle(identity, CPU), format!("axum, CPU per request, {name} against Identity"));
+        report.line(Line::new(&row, share(find(name), identity, CPU) * base, base, goal));
     }
     for server in &servers {
-        let rate = median(server.rates.clone());
-        report.note("axum over loopback", server.name, &format!("{rate:.0}/s, {:.2} of bare", share(server)));
+        let rate = format!("{:.0}/s, {:.2} of bare", middle(server, RATE), share(server, &servers[0], RATE));
+        let cpu = format!("CPU {:.0} ns, {:.3} of Identity", middle(server, CPU), share(server, identity, CPU));
+        report.note("axum over loopback", server.name, &format!("{rate}, {cpu}"));
     }
 }
 
-fn app() -> Router {
-    Router::new().route("/", get(|| async { "ok" }))
-}
+/// Any layer costs a box in axum; one that does nothing shows how much.
+const IDENTITY: &str = "Identity";
 
-fn behind<L>(layer: L) -> Router
-where
-    L: Layer<axum::routing::Route> + Clone + Send + Sync + 'static,
-    L::Service: Service<Request, Response: IntoResponse, Error: Into<Infallible>> + Clone + Send + Sync + 'static,
-    <L::Service as Service<Request>>::Future: Send,
-{
-    app().layer(layer)
-}
+const RATE: fn(&Round) -> f64 = |round| round.per_second;
+const CPU: fn(&Round) -> f64 = |round| round.cpu;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -100,13 +133,16 @@ fn serve(client: &Runtime, name: &'static str, status: &[u8; 3], app: Router) ->
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.set_nonblocking(true).expect("a socket that does not block");
     let address = listener.local_addr().expect("an address");
+    let (send, receive) = mpsc::channel();
     thread::spawn(move || {
+        send.send(fs::read_link("/proc/thread-self").unwrap_or_default()).expect("a receiver");
         runtime().block_on(async {
             let listener = TcpListener::from_std(listener).expect("a listener");
             axum::serve(listener, app).await.expect("no end");
         });
     });
-    let mut server = Server { name, status: *status, connections: Vec::new(), rates: Vec::new() };
+    let clock = Path::new("/proc").join(receive.recv().expect("a thread")).join("schedstat");
+    let mut server = Server { name, status: *status, connections: Vec::new(), clock, rounds: Vec::new() };
     server.connections = client.block_on(connect(address));
     // The first requests may still be admitted.
     let status = std::mem::replace(&mut server.status, *b"any");
@@ -125,8 +161,15 @@ async fn connect(address: SocketAddr) -> Vec<TcpStream> {
     connections
 }
 
-/// Returns the responses per second over all connections.
-async fn load(server: &mut Server, time: Duration) -> f64 {
+/// Returns the processor time that a thread has used, in nanoseconds.
+fn used(clock: &Path) -> f64 {
+    let counters = fs::read_to_string(clock).unwrap_or_default();
+    counters.split_whitespace().next().and_then(|used| used.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Sends requests over all connections and returns the figures.
+async fn load(server: &mut Server, time: Duration) -> Round {
+    let before = used(&server.clock);
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for (i, connection) in (0..).zip(server.connections.drain(..)) {
@@ -134,7 +177,8 @@ async fn load(server: &mut Server, time: Duration) -> f64 {
     }
     let (connections, answers): (Vec<_>, Vec<u64>) = tasks.join_all().await.into_iter().unzip();
     server.connections = connections;
-    answers.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64()
+    let answers = answers.iter().sum::<u64>() as f64;
+    Round { per_second: answers / start.elapsed().as_secs_f64(), cpu: (used(&server.clock) - before) / answers }
 }
 
 /// Sends one request after another until the time is over.

@@ -1,16 +1,20 @@
 //! tollgate and its peers, side by side in one process, in rounds that take turns.
 //!
 //! ```text
-//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three and a half minutes
-//! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
+//! cargo bench --manifest-path benches/peers/Cargo.toml                     # all rows
+//! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # short rounds
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breakers # rows of one kind
+//! benches/peers/races                                                     # default profile, then lto = "thin"
+//! benches/peers/races --chart docs/performance.svg                        # also draws the README's chart
 //! benches/peers/instructions                                              # counts instructions, which do not vary
 //! ```
 //! Nanoseconds differ from machine to machine; only the ratio in one run counts. No row fails for being slow.
 
 mod allocations;
+mod apps;
 mod breakers;
 mod buckets;
+mod chart;
 mod drive;
 mod keyed;
 mod keys;
@@ -24,9 +28,10 @@ mod peers;
 mod quotas;
 mod race;
 mod report;
+mod stacks;
 mod threads;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use lap::Entry;
 use race::Pace;
@@ -43,6 +48,7 @@ const KINDS: &[Kind] = &[
     ("buckets", buckets::rows),
     ("breakers", breakers::rows),
     ("quotas", quotas::rows),
+    ("stacks", stacks::rows),
     ("memory", memory::rows),
     ("loopback", loopback::rows),
     #[cfg(feature = "ledgers")]
@@ -55,9 +61,11 @@ const ALONE: &[(&str, &[Entry])] = &[
     ("many", keyed::MANY),
     ("hot", keyed::HOT),
     ("admitted", buckets::ADMITTED),
+    ("axum", loopback::CALLED),
     ("refused", buckets::REFUSED),
     ("breaker", breakers::CLOSED),
-    ("stacked", breakers::STACKED),
+    ("two", stacks::TWO),
+    ("three", stacks::THREE),
     ("quota", quotas::ADMITTED),
 ];
 
@@ -79,6 +87,10 @@ fn main() {
         rows(&mut report, pace);
     }
     report.end();
+    if let Some(path) = after("--chart") {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+        std::fs::write(&path, chart::draw(&report)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 }
 
 /// Runs one contestant a number of times and nothing else.

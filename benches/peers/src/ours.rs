@@ -17,6 +17,15 @@ pub fn plenty() -> TokenBucketLayer {
     limit(Rate::per_second(1).burst(u64::from(PLENTY)))
 }
 
+/// A burst that no client exhausts among a million, and one token an hour is refilled: no bucket is full again during
+/// the run. This crate forgets full buckets, the peers keep them.
+pub const SLOW_BURST: u32 = 1_000_000;
+
+/// A rate that no client reaches among a million.
+pub fn million() -> TokenBucketLayer {
+    limit(Rate::per_hour(1).burst(u64::from(SLOW_BURST))).max_clients(1_000_000)
+}
+
 /// A rate that refuses each client after one request.
 pub fn scarce() -> TokenBucketLayer {
     limit(Rate::per_hour(1).burst(1))
@@ -36,9 +45,18 @@ fn limit(rate: Rate) -> TokenBucketLayer {
     TokenBucketLayer::new(rate).identify_by(Unverified::header(API_KEY)).rate_limit_headers(Dialect::None)
 }
 
-/// Decides for a borrowed text key.
-pub fn decide(clients: usize) -> impl Fn(&str) -> bool + Send + Sync + 'static {
-    let buckets = plenty().max_clients(clients).handle();
+/// Decides for one of 10,000 borrowed text keys.
+pub fn decide() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    decide_in(plenty().max_clients(10_000))
+}
+
+/// Decides for one of a million borrowed text keys.
+pub fn decide_million() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    decide_in(million())
+}
+
+fn decide_in(layer: TokenBucketLayer) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let buckets = layer.handle();
     move |key| buckets.check(&buckets.digester().secret("key", key.as_bytes()), Cost::ONE).is_ok()
 }
 

@@ -19,7 +19,10 @@ use tower_governor::{
 };
 use tower_resilience_circuitbreaker::{CircuitBreakerLayer, DefaultClassifier, SlidingWindowType};
 
-use crate::{drive::API_KEY, ours::PLENTY};
+use crate::{
+    drive::API_KEY,
+    ours::{PLENTY, SLOW_BURST},
+};
 
 pub fn governor() -> DefaultKeyedRateLimiter<String> {
     let per_second = NonZeroU32::new(1).expect("positive");
@@ -33,12 +36,25 @@ pub fn governor_decide() -> impl Fn(&str) -> bool + Send + Sync + 'static {
     move |key| limiter.check_key(&key.to_owned()).is_ok()
 }
 
+/// The same for a million keys.
+pub fn governor_decide_million() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let one = NonZeroU32::new(1).expect("positive");
+    let burst = NonZeroU32::new(SLOW_BURST).expect("positive");
+    let limiter: DefaultKeyedRateLimiter<String> = RateLimiter::keyed(Quota::per_hour(one).allow_burst(burst));
+    move |key| limiter.check_key(&key.to_owned()).is_ok()
+}
+
 /// One of tower_governor's two types: with headers and without.
 pub type TowerGovernor<M> = GovernorLayer<ByHeader, M, axum::body::Body>;
 
 pub fn tower_governor(scarce: bool) -> TowerGovernor<NoOpMiddleware> {
     let (period, burst) = tower_governor_rate(scarce);
     finish(GovernorConfigBuilder::default().period(period).burst_size(burst).key_extractor(ByHeader).finish())
+}
+
+pub fn tower_governor_million() -> TowerGovernor<NoOpMiddleware> {
+    let mut builder = GovernorConfigBuilder::default().key_extractor(ByHeader);
+    finish(builder.period(Duration::from_secs(3_600)).burst_size(SLOW_BURST).finish())
 }
 
 pub fn tower_governor_with_headers(scarce: bool) -> TowerGovernor<StateInformationMiddleware> {

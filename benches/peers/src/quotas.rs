@@ -5,6 +5,7 @@ use http::StatusCode;
 use tower::Layer;
 
 use crate::{
+    breakers::two,
     drive::{bare, serve},
     lap::Entry,
     ours,
@@ -24,24 +25,37 @@ pub const ADMITTED: &[Entry] = &[
         name: "requests, bytes and requests at a time",
         make: || serve(ours::four_mixed().layer(bare::<Body>()), StatusCode::OK),
     },
-    Entry {
-        name: "bucket, quota and breaker",
-        make: || serve(ours::nested_three().layer(bare::<Body>()), StatusCode::OK),
-    },
+];
+
+/// Two concurrent callers.
+const TWO: &[Entry] = &[
+    Entry { name: "bare", make: || two(bare::<Body>()) },
+    Entry { name: "four limits of requests", make: || two(ours::four_counted().layer(bare::<Body>())) },
 ];
 
 /// Adds the rows of quotas.
 pub fn rows(report: &mut Report, pace: Pace) {
-    let admitted = race(ADMITTED, pace);
-    let bare = of(&admitted, "bare");
-    for (name, most) in [
-        ("four limits of requests", 150.0),
-        ("requests, bytes and requests at a time", 150.0),
-        ("bucket, quota and breaker", 200.0),
-    ] {
-        let ours = of(&admitted, name);
-        let line = Line::new(&format!("admitted, {name}, over bare"), ours.over(bare), bare.nanos(), Goal::Nanos(most));
-        report.line(line.no_allocation(ours.allocations_over(bare)));
+    let figures = race(ADMITTED, pace);
+    let by = |name| of(&figures, name);
+    let bare = by("bare");
+    let row = "quota, overhead";
+    for (name, most) in [("four limits of requests", Some(140.0)), ("requests, bytes and requests at a time", None)] {
+        let own = by(name);
+        let line = Line::alone(&format!("{row}, {name}"), own.over(bare));
+        let line = if let Some(most) = most { line.at_most(most) } else { line };
+        report.line(line.no_allocation(own.allocations_over(bare)));
     }
-    report.figures("quota, admitted", &admitted, Some(bare));
+    report.figures(row, &figures, Some(bare));
+
+    let figures = race(TWO, pace);
+    let by = |name| of(&figures, name);
+    let row = "quota, 2 threads";
+    let own = by("four limits of requests").nanos();
+    report.line(Line::new(
+        &format!("{row}, four limits of requests against bare"),
+        own,
+        by("bare").nanos(),
+        Goal::None,
+    ));
+    report.figures(row, &figures, Some(by("bare")));
 }

@@ -7,13 +7,11 @@ use crate::race::Figure;
 /// A goal.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// At most this many nanoseconds.
-    Nanos(f64),
+    /// A row that only informs.
+    None,
     /// At most this multiple of the peer's figure.
     AtMost(f64),
-    /// The peer's figure divided by ours is at least this.
-    TimesLess(f64),
-    /// At least this multiple of the peer's figure.
+    /// At least this multiple of the peer's figure, both per second.
     AtLeast(f64),
     /// At most this many bytes.
     Bytes(f64),
@@ -23,41 +21,44 @@ pub enum Goal {
 
 /// One row of the table of goals.
 pub struct Line {
-    row: String,
-    ours: String,
-    peer: String,
-    ratio: String,
-    goal: String,
+    pub row: String,
+    pub ours: f64,
+    /// NaN without a peer.
+    pub peer: f64,
+    pub unit: &'static str,
+    allocations: String,
+    goals: Vec<String>,
     met: bool,
 }
 
 impl Line {
     /// A row of two figures.
     pub fn new(row: &str, ours: f64, peer: f64, goal: Goal) -> Self {
-        let (ratio, text, met) = match goal {
-            Goal::Nanos(most) => (ours / peer, format!("<= {most:.0} ns"), ours <= most),
-            Goal::Bytes(most) => (ours / peer, format!("<= {most:.0} B"), ours <= most),
-            Goal::AtMost(share) | Goal::BytesAtMost(share) => {
-                (ours / peer, format!("<= {share}x"), ours <= share * peer)
-            }
-            Goal::AtLeast(share) => (ours / peer, format!(">= {share}x"), ours >= share * peer),
-            Goal::TimesLess(times) => {
-                (ours / peer, format!("{times}x less, <= {:.3}x", 1.0 / times), ours * times <= peer)
-            }
+        let (text, met) = match goal {
+            Goal::None => (None, true),
+            Goal::Bytes(most) => (Some(format!("<= {most:.0} B")), ours <= most),
+            Goal::AtMost(share) | Goal::BytesAtMost(share) => (Some(format!("<= {share}x")), ours <= share * peer),
+            Goal::AtLeast(share) => (Some(format!(">= {share}x")), ours >= share * peer),
         };
         let unit = match goal {
             Goal::Bytes(_) | Goal::BytesAtMost(_) => "B",
             Goal::AtLeast(_) => "/s",
-            _ => "ns",
+            Goal::AtMost(_) | Goal::None => "ns",
         };
-        let figure =
-            |value: f64| if value >= 1_000.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") };
-        Self { row: row.into(), ours: figure(ours), peer: figure(peer), ratio: format!("{ratio:.3}x"), goal: text, met }
+        let goals = text.into_iter().collect();
+        Self { row: row.into(), ours, peer, unit, allocations: String::new(), goals, met }
     }
 
-    /// A row of the whole time of two contestants, of which ours must be `times` faster.
-    pub fn times_faster(row: &str, ours: &Figure, peer: &Figure, times: f64) -> Self {
-        Self::new(row, ours.nanos(), peer.nanos(), Goal::TimesLess(times))
+    /// A row without a peer.
+    pub fn alone(row: &str, ours: f64) -> Self {
+        Self::new(row, ours, f64::NAN, Goal::None)
+    }
+
+    /// Also requires at most this many nanoseconds.
+    pub fn at_most(mut self, nanos: f64) -> Self {
+        self.met &= self.ours <= nanos;
+        self.goals.push(format!("<= {nanos:.0} ns"));
+        self
     }
 
     /// Also requires that no operation allocates.
@@ -68,15 +69,30 @@ impl Line {
     /// Also limits the allocations of an operation.
     pub fn allocations(mut self, allocations: f64, most: f64) -> Self {
         self.met &= allocations <= most + 0.01; // a table that grows once in a while is no allocation each time
-        self.ours += &format!(", {allocations:.1} allocs");
-        self.goal += &format!(", <= {most:.0} allocs");
+        self.allocations = format!(", {allocations:.1} allocs");
+        self.goals.push(format!("<= {most:.0} allocs"));
         self
+    }
+
+    /// Returns our cost as a multiple of the peer's: of their times, or of their bytes. NaN without a peer.
+    pub fn ratio(&self) -> f64 {
+        self.ours / self.peer
+    }
+
+    fn figure(&self, value: f64) -> String {
+        match value {
+            value if value.is_nan() => "-".to_owned(),
+            value if value >= 1_000.0 => format!("{value:.0} {}", self.unit),
+            value => format!("{value:.1} {}", self.unit),
+        }
     }
 }
 
 /// Prints rows as they are added, so that a long run shows its progress.
 pub struct Report {
-    lines: Vec<Line>,
+    /// Processor, date and compiler.
+    pub machine: String,
+    pub lines: Vec<Line>,
     figures: Vec<String>,
 }
 
@@ -93,17 +109,15 @@ impl Report {
             let output = Command::new(program).args(arguments).output();
             output.map_or_else(|_| "?".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
-        println!(
-            "{model}, {cores} cores, {}, {}\n",
-            says("date", &["-u", "+%F %H:%M UTC"]),
-            says("rustc", &["--version"])
-        );
-        Self { lines: Vec::new(), figures: Vec::new() }
+        let (date, rustc) = (says("date", &["-u", "+%F %H:%M UTC"]), says("rustc", &["--version"]));
+        let machine = format!("{model}, {cores} cores, {date}, {rustc}");
+        println!("{machine}\n");
+        Self { machine, lines: Vec::new(), figures: Vec::new() }
     }
 
     /// Adds a row to the table of goals.
     pub fn line(&mut self, line: Line) {
-        eprintln!("{}: {} against {}", line.row, line.ours, line.peer);
+        eprintln!("{}: {} against {}", line.row, line.figure(line.ours), line.figure(line.peer));
         self.lines.push(line);
     }
 
@@ -124,10 +138,16 @@ impl Report {
     }
 
     /// Prints both tables.
-    pub fn end(self) {
+    pub fn end(&self) {
         println!("| row | ours | peer | ours / peer | goal | met |\n|---|---|---|---|---|---|");
-        for Line { row, ours, peer, ratio, goal, met } in self.lines {
-            println!("| {row} | {ours} | {peer} | {ratio} | {goal} | {} |", if met { "yes" } else { "**no**" });
+        for line in &self.lines {
+            let (ours, peer) = (line.figure(line.ours), line.figure(line.peer));
+            let ratio = if line.peer.is_nan() { "-".to_owned() } else { format!("{:.3}x", line.ratio()) };
+            let (goal, met) = match (line.goals.is_empty(), line.met) {
+                (true, _) => ("-".to_owned(), "-"),
+                (false, met) => (line.goals.join(", "), if met { "yes" } else { "**no**" }),
+            };
+            println!("| {} | {ours}{} | {peer} | {ratio} | {goal} | {met} |", line.row, line.allocations);
         }
         println!("\n| row | contestant | ns | over bare | allocs |\n|---|---|---|---|---|");
         self.figures.iter().for_each(|figure| println!("{figure}"));

@@ -1,11 +1,13 @@
 //! PostgreSQL: a ledger in a database of a server.
 
+mod begin;
 mod error;
 mod read;
 #[cfg(test)]
 mod tests;
 mod transaction;
 mod values;
+mod writes;
 
 use std::{iter, sync::Arc, time::Duration};
 
@@ -59,8 +61,11 @@ impl SqlDialect for Postgres {
     const PROVES_WRITABLE: bool = false;
     const CACHES_STATEMENTS: bool = false;
     const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
-    const VERSIONS: &'static [&'static str] =
-        &[include_str!("../schema/postgres/0001_ledger.sql"), include_str!("../schema/postgres/0002_counters.sql")];
+    const VERSIONS: &'static [&'static str] = &[
+        include_str!("../schema/postgres/0001_ledger.sql"),
+        include_str!("../schema/postgres/0002_counters.sql"),
+        include_str!("../schema/postgres/0003_begin.sql"),
+    ];
     const LOST_GUARDS: &'static str = "SELECT 'unique index quota_consumption_once' WHERE NOT EXISTS (
             SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('quota_consumption_once')
                 AND indrelid = to_regclass('quota_consumption') AND indisunique AND indisvalid)
@@ -110,7 +115,9 @@ impl SqlDialect for Postgres {
                     ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT'),
                     ('quota_unfinished_job', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_identity', 'SELECT')) AS needed (t, ps),
                     unnest(string_to_array(ps, ',')) AS p
-                WHERE NOT has_table_privilege(to_regclass(t), p))";
+                WHERE NOT has_table_privilege(to_regclass(t), p)),
+                (SELECT 'EXECUTE ON FUNCTION quota_begin TO ' || quote_ident(current_user)
+                WHERE NOT has_function_privilege(to_regproc('quota_begin'), 'EXECUTE'))";
         let rows = Self::fetch(connection, settings.into_sql_str(), &[]).await?;
         let [row] = &*rows else { return Err(DbError::Refused("the server has no settings".into()).into()) };
         let setting = |at| Ok::<_, DbError>(Self::text(row, at)?.unwrap_or_default());
@@ -139,7 +146,7 @@ impl SqlDialect for Postgres {
         if let Some(table) = Self::text(row, 5)? {
             return lossy(format!("{table} must be logged, got a table that a crash empties"));
         }
-        match Self::text(row, 6)? {
+        match Self::text(row, 6)?.or(Self::text(row, 7)?) {
             Some(right) => forbidden(format!("the role lacks a right on the tables of the ledger; GRANT {right}")),
             None => Ok(()),
         }

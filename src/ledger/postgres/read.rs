@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sqlx::{PgExecutor, Postgres};
+use sqlx::{PgExecutor, Postgres, postgres::PgRow};
 
 use super::{FORGETS, values::Time};
 use crate::ledger::{
@@ -54,7 +54,8 @@ pub(super) const READ: &str = "
     FROM jobs, LATERAL (
         SELECT * FROM quota_unfinished_job WHERE tenant_id = t AND job_id = j OFFSET 0) u";
 
-const WHAT: usize = 20;
+/// Column that distinguishes the rows.
+pub(super) const WHAT: usize = 20;
 
 /// Reads accounts and jobs, at the server's time or at that of a test.
 pub(super) async fn load(
@@ -74,18 +75,24 @@ pub(super) async fn load(
         .bind(at.map(Time));
     let mut read = ReadRows::<Postgres>::new(tenants);
     for row in asked.fetch_all(connection).await.map_err(db_error::<Postgres>)? {
-        match Postgres::number(&row, WHAT)? {
-            Some(1) => read.counter(&row)?,
-            Some(2) => read.grant(&row)?,
-            Some(3) => read.entry(&row)?,
-            Some(4) => read.account(&row)?,
-            Some(5) => read.unfinished(&row)?,
-            _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(FORGETS.into())),
-            _ => {
-                read.loaded.now = nanos(Postgres::micros(&row, 4)?.unwrap_or(-1))?;
-                read.loaded.sealed = Postgres::micros(&row, 5)?.map_or(0, time);
-            }
-        }
+        decode(&mut read, &row)?;
     }
     Ok(read.finish())
+}
+
+/// Decodes a row of [`READ`].
+pub(super) fn decode(read: &mut ReadRows<Postgres>, row: &PgRow) -> Result<(), DbError> {
+    match Postgres::number(row, WHAT)? {
+        Some(1) => read.counter(row),
+        Some(2) => read.grant(row),
+        Some(3) => read.entry(row),
+        Some(4) => read.account(row),
+        Some(5) => read.unfinished(row),
+        _ if Postgres::text(row, 1)? == Some("off") => Err(DbError::Refused(FORGETS.into())),
+        _ => {
+            read.loaded.now = nanos(Postgres::micros(row, 4)?.unwrap_or(-1))?;
+            read.loaded.sealed = Postgres::micros(row, 5)?.map_or(0, time);
+            Ok(())
+        }
+    }
 }

@@ -4,7 +4,7 @@ use sqlx::{
     Decode, Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef, types::Oid},
 };
 
 /// A `timestamptz`, in microseconds since 1970; the largest is `infinity`.
@@ -36,7 +36,11 @@ impl Encode<'_, Postgres> for Time {
 
 impl Decode<'_, Postgres> for Time {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        let kept = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+        let kept = match value.format() {
+            PgValueFormat::Binary => i64::from_be_bytes(value.as_bytes()?.try_into()?),
+            // The hexadecimal digits of the same bytes: the text of a time depends on settings.
+            PgValueFormat::Text => u64::from_str_radix(value.as_str()?, 16)?.cast_signed(),
+        };
         Ok(Self(kept.saturating_add(FROM_1970)))
     }
 }

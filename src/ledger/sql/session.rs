@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use sqlx::Connection;
 
-use super::{OpenFile, SqlDialect, SqlValue, TestClock, db_error, writes::write};
+use super::{COUNT, OpenFile, SqlDialect, SqlValue, TestClock, db_error, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -45,12 +45,11 @@ pub(crate) trait ChargePath: SqlDialect {
         now: Option<i64>,
     ) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
-    /// Writes within the transaction: the statement at this index of [`WRITES`](super::WRITES), with the values of all
-    /// its rows.
+    /// Writes within the transaction, by each statement of [`WRITES`](super::WRITES) that has rows: these are the values
+    /// of all its rows.
     fn put(
         connection: &mut Self::Connection,
-        at: usize,
-        values: &[SqlValue<'_>],
+        values: &[Vec<SqlValue<'_>>; COUNT],
     ) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Commits the transaction.

@@ -17,7 +17,7 @@ use crate::{
 /// A statement that writes rows of one table. Only the source of the rows differs between the databases.
 pub(crate) struct WriteStatement {
     effect: Effect,
-    table: &'static str,
+    pub(crate) table: &'static str,
     /// Columns that identify a row.
     key: &'static str,
     /// Columns and their types, as PostgreSQL names them.
@@ -38,7 +38,7 @@ enum Effect {
 /// Number of the statements.
 pub(crate) const COUNT: usize = 11;
 
-/// The statements, in the order in which a transaction runs them. Columns of one type stand together.
+/// The statements, in the order in which a transaction runs those of one table; no table refers to another. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
     let entries = "tenant_id text, job_id text, quota_type text, limit_id text, period text, entry text, epoch int8, attempt int8, \
         part int8, amount int8, window_start timestamptz, consumed_at timestamptz, order_id uuid, fingerprint uuid, \
@@ -118,10 +118,7 @@ pub(super) async fn write<S: ChargePath>(
         all(&writes.finished, |values, (key, attempt)| reservation(values, key, *attempt))?,
         writes.unused.iter().map(|tenant| SqlValue::Text(tenant)).collect(),
     ];
-    for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
-        S::put(connection, at, values).await?;
-    }
-    Ok(())
+    S::put(connection, &values).await
 }
 
 type Values<'a> = Vec<SqlValue<'a>>;

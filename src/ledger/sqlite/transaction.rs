@@ -11,7 +11,7 @@ use super::{
 use crate::ledger::{
     DbError,
     sql::{
-        ChargePath, Columns, OpenFile, ReadRows, SqlDialect, SqlValue, db_error,
+        COUNT, ChargePath, Columns, OpenFile, ReadRows, SqlDialect, SqlValue, db_error,
         encoding::{nanos, time, until},
         in_order, safe,
     },
@@ -62,8 +62,11 @@ impl ChargePath for Sqlite {
         Ok(loaded)
     }
 
-    async fn put(connection: &mut SqliteConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {
-        in_chunks(connection, &statements::TEXTS[at], None, values).await.map(|_| ())
+    async fn put(connection: &mut SqliteConnection, values: &[Vec<SqlValue<'_>>; COUNT]) -> Result<(), DbError> {
+        for (statement, values) in statements::TEXTS.iter().zip(values) {
+            in_chunks(connection, statement, None, values).await?;
+        }
+        Ok(())
     }
 
     /// BUSY leaves the transaction open, and any other error that is not `Lost` has undone it. Nothing is written in

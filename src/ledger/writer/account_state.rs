@@ -116,16 +116,20 @@ impl AccountState {
 
     /// Returns the account as a plan sees it, with the counters of the present windows.
     pub(super) fn view(&mut self, plan: &Arc<Plan>, wall: u64) -> Account {
-        for limit in plan.counted() {
-            self.bring_grants_to(limit, self.present(limit, wall), wall);
-        }
-        let counter = |limit| self.present(limit, wall).map(|at| self.counters[at].counter.clone());
-        let counters = plan.counted().iter().map(|limit| counter(limit).unwrap_or_default());
+        let counter = |limit| {
+            let present = self.present(limit, wall);
+            self.bring_grants_to(limit, present, wall);
+            present.map(|at| self.counters[at].counter.clone()).unwrap_or_default()
+        };
+        let counters: Vec<_> = plan.counted().iter().map(counter).collect();
         Account::with_counters(plan, counters, self.grants.clone())
     }
 
     /// Returns the account as [`view`](Self::view) does, and its grants as they stay if that view is not stored.
     fn view_and_stored(&mut self, plan: &Arc<Plan>, wall: u64) -> (Account, Grants) {
+        if self.grants.is_empty() {
+            return (self.view(plan, wall), Grants::default());
+        }
         for limit in plan.counted() {
             self.close_grants(limit, self.present(limit, wall), wall);
         }
