@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 /// Returns an app that answers with two bytes.
 pub fn app() -> Router {
-    Router::new().route("/", get(|| async { "ok" }))
+    prepared(route())
 }
 
 /// Returns the same app behind a layer.
@@ -22,5 +22,15 @@ where
     L::Service: Service<Request, Response: IntoResponse, Error: Into<Infallible>> + Clone + Send + Sync + 'static,
     <L::Service as Service<Request>>::Future: Send,
 {
-    app().layer(layer)
+    prepared(route().layer(layer))
+}
+
+fn route() -> Router {
+    Router::new().route("/", get(|| async { "ok" }))
+}
+
+/// Makes the routes once, as `axum::serve` does; a router without state makes them for each request, and clones its
+/// layers for it.
+fn prepared(app: Router) -> Router {
+    app.with_state(())
 }
