@@ -32,6 +32,20 @@ pub(crate) struct CircuitShared {
 }
 
 impl CircuitShared {
+    /// Returns the time: the one that was read, else a new reading. A clock waits for all work before it, so that it is
+    /// read only where a decision or a count depends on it, and once for each.
+    #[inline]
+    pub(crate) fn time(&self, read: Option<Moment>) -> Moment {
+        read.unwrap_or_else(|| self.context.clock.now())
+    }
+
+    /// Whether calls are timed: slow ones can open the circuit, their bound was set, or a client may give up on one.
+    /// Otherwise no call counts as slow, and no clock is read for it.
+    #[inline]
+    pub(crate) fn times_calls(&self) -> bool {
+        self.trip.has_slow_rate() || self.trip.has_slow_after() || self.classifier.default.is_client
+    }
+
     /// Returns the verdict on an answer. A client counts a late one as slow even if its verdict is to ignore it, where
     /// slowness can open the circuit: a service that hangs may answer each call with its own time-out.
     #[inline]
@@ -88,19 +102,22 @@ impl Circuit {
 
     /// Admits a call, or refuses it with the time to wait.
     #[inline]
-    pub(crate) fn permit(self: &Arc<Self>, now: Moment) -> Result<CircuitBreakerPermit, Refusal> {
-        match self.admit(now) {
-            Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
+    pub(crate) fn permit(self: &Arc<Self>, read: Option<Moment>) -> Result<CircuitBreakerPermit, Refusal> {
+        match self.admit(read) {
+            Ok(ticket) => {
+                let started = if ticket.is_timed() { self.shared.time(read) } else { Moment::default() };
+                Ok(CircuitBreakerPermit::new(ticket, started))
+            }
             Err(wait) => Err(self.shared.context.refusal(Reason::CircuitOpen).with_retry_after(wait)),
         }
     }
 
     /// Admits a call, or returns the time to wait.
     #[inline]
-    pub(crate) fn admit(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        match self.fast_paths.admit(now) {
+    pub(crate) fn admit(self: &Arc<Self>, read: Option<Moment>) -> Result<Ticket, Duration> {
+        match self.fast_paths.admit(|| self.shared.time(read)) {
             Some(admitted) => admitted,
-            None => self.admit_by_machine(now),
+            None => self.admit_by_machine(self.shared.time(read)),
         }
     }
 
@@ -118,14 +135,14 @@ impl Circuit {
                 Ok(Ticket::Probe(CallProgress::default(), Box::new(probe)))
             }
             // If the circuit has opened again in between, the result would be too late to count.
-            CircuitDecision::Counted => self.fast_paths.admit(now).unwrap_or(Ok(Ticket::Uncounted)),
+            CircuitDecision::Counted => self.fast_paths.admit(|| now).unwrap_or(Ok(Ticket::Uncounted)),
         }
     }
 
     /// Counts a failure of the service before it could take a call, as that of a call that is admitted now.
-    pub(crate) fn unready(self: &Arc<Self>, verdict: Verdict, now: Moment) {
-        if let Ok(mut ticket) = self.admit(now) {
-            ticket.report(verdict, false, now);
+    pub(crate) fn unready(self: &Arc<Self>, verdict: Verdict) {
+        if let Ok(mut ticket) = self.admit(None) {
+            ticket.report(verdict, false, None);
         }
     }
 
@@ -247,34 +264,49 @@ impl Ticket {
         }
     }
 
-    /// Returns the breaker's settings, the time, and whether a call from `started` is slow by now. `None` if the result
-    /// is not counted; the clock is then not read.
+    /// Whether the time at which the call started is needed.
     #[inline]
-    pub(crate) fn elapsed(&self, started: Moment) -> Option<(&CircuitShared, Moment, bool)> {
+    pub(crate) fn is_timed(&self) -> bool {
+        match self {
+            Self::Counted(_, stripe) => stripe.shared().times_calls(),
+            Self::Probe(..) => true,
+            Self::Uncounted => false,
+        }
+    }
+
+    /// Returns the breaker's settings, the time if it was read, and whether a call from `started` is slow by now. `None`
+    /// if the result is not counted.
+    #[inline]
+    pub(crate) fn elapsed(&self, started: Moment) -> Option<(&CircuitShared, Option<Moment>, bool)> {
         let shared = match self {
             Self::Counted(_, stripe) => stripe.shared(),
             Self::Probe(_, probe) => &probe.circuit.shared,
             Self::Uncounted => return None,
         };
-        let now = shared.context.clock.now();
-        Some((shared, now, now.since(started) >= shared.trip.slow_bound()))
+        let read = shared.times_calls().then(|| shared.time(None));
+        let slow = read.is_some_and(|now| now.since(started) >= shared.trip.slow_bound());
+        Some((shared, read, slow))
     }
 
-    /// Reports the result of a call; `slow` tells whether it was slow.
+    /// Reports the result of a call; `slow` tells whether it was slow, and `read` the time if it was read.
     #[inline]
-    pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
+    pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, read: Option<Moment>) {
         match self {
             Self::Counted(_, stripe) => {
+                let now = || stripe.shared().time(read);
                 let failure = match verdict {
                     Verdict::Success => false,
                     Verdict::Failure => true,
                     Verdict::Ignore => return,
-                    Verdict::Trip => return stripe.trip(Duration::ZERO, "classifier", now),
-                    Verdict::TripFor(wait) => return stripe.trip(wait, "retry_after", now),
+                    Verdict::Trip => return stripe.trip(Duration::ZERO, "classifier", now()),
+                    Verdict::TripFor(wait) => return stripe.trip(wait, "retry_after", now()),
                 };
                 stripe.record(CallResult { failure, slow }, now);
             }
-            Self::Probe(_, probe) => probe.report(verdict, slow, now),
+            Self::Probe(_, probe) => {
+                let now = probe.circuit.shared.time(read);
+                probe.report(verdict, slow, now);
+            }
             Self::Uncounted => {}
         }
     }

@@ -41,9 +41,9 @@ impl Stripe {
 
     /// Counts one call, and opens the circuit if that fulfils a rule.
     #[inline]
-    pub(crate) fn record(&self, result: CallResult, now: Moment) {
+    pub(crate) fn record(&self, result: CallResult, now: impl FnOnce() -> Moment) {
         if result != CallResult::default() {
-            return self.record_bad(result, now);
+            return self.record_bad(result, now());
         }
         let Generation { consecutive_failures, window, .. } = &*self.generation;
         if consecutive_failures.load(Ordering::Relaxed) != 0 {
@@ -62,7 +62,7 @@ impl Stripe {
         } else {
             consecutive_failures.store(0, Ordering::Release);
         }
-        window.record(self.number, result, now);
+        window.record(self.number, result, || now);
         if let Some(cause) = shared.trip.judge(window.tally(now), streak) {
             self.trip(Duration::ZERO, cause, now);
         }
@@ -96,16 +96,18 @@ impl FastPaths {
 
     /// Returns the ticket of a call, or the time for which it is refused; `None` if the machine decides.
     #[inline]
-    pub(crate) fn admit(&self, now: Moment) -> Option<Result<Ticket, Duration>> {
-        match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
-            FastPath::Counted(stripe) => Some(Ok(Ticket::Counted(CallProgress::default(), Arc::clone(stripe)))),
-            FastPath::Other(Passage::Uncounted) => Some(Ok(Ticket::Uncounted)),
-            FastPath::Other(Passage::Refused(wait)) => Some(Err(*wait)),
-            FastPath::Other(Passage::RefusedUntil { since, until }) => {
-                (*since <= now && now < *until).then(|| Err(until.since(now)))
+    pub(crate) fn admit(&self, now: impl FnOnce() -> Moment) -> Option<Result<Ticket, Duration>> {
+        let (since, until) = match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
+            FastPath::Counted(stripe) => {
+                return Some(Ok(Ticket::Counted(CallProgress::default(), Arc::clone(stripe))));
             }
-            FastPath::Other(Passage::Counted | Passage::Asked) => None,
-        }
+            FastPath::Other(Passage::Uncounted) => return Some(Ok(Ticket::Uncounted)),
+            FastPath::Other(Passage::Refused(wait)) => return Some(Err(*wait)),
+            FastPath::Other(Passage::RefusedUntil { since, until }) => (*since, *until),
+            FastPath::Other(Passage::Counted | Passage::Asked) => return None,
+        };
+        let now = now();
+        (since <= now && now < until).then(|| Err(until.since(now)))
     }
 
     /// Sets how calls of `circuit` are admitted. Calls that are counted begin a generation with this number.

@@ -62,7 +62,8 @@ pub struct Counts {
     pub calls: u64,
     /// Calls that failed.
     pub failures: u64,
-    /// Calls that were slow, failed ones included.
+    /// Calls that were slow, failed ones included. 0 on a server whose rules have neither a
+    /// [`slow_rate`](Trip::slow_rate) nor a [`slow_after`](Trip::slow_after): its calls are not timed.
     pub slow: u64,
     /// Consecutive failures up to now.
     pub consecutive: u32,
@@ -222,8 +223,8 @@ impl CircuitBreaker {
         judge: impl FnOnce(&Result<T, E>) -> Verdict,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let PolicyContext { name: policy, clock, observers, .. } = &self.circuit.shared.context;
-        let permit = self.circuit.permit(clock.now());
+        let PolicyContext { name: policy, observers, .. } = &self.circuit.shared.context;
+        let permit = self.circuit.permit(None);
         observers.emit(&match &permit {
             Ok(_) => Event::Admitted { policy, client: None },
             Err(refusal) => Event::Refused { refusal, client: None, shadow: false },

@@ -219,9 +219,13 @@ mod tests {
             for step in 0..2_000 {
                 let now = START + Duration::from_secs(step);
                 if let Some(circuit) = keys.circuit(Digest(random.u128(0..24)), now)
-                    && let Ok(mut ticket) = circuit.admit(now)
+                    && let Ok(mut ticket) = circuit.admit(Some(now))
                 {
-                    ticket.report(if random.u8(..) < 16 { Verdict::Failure } else { Verdict::Success }, false, now);
+                    ticket.report(
+                        if random.u8(..) < 16 { Verdict::Failure } else { Verdict::Success },
+                        false,
+                        Some(now),
+                    );
                 }
             }
         });

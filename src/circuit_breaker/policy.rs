@@ -39,13 +39,13 @@ impl Admit for CircuitBreakerPolicy {
         _: Option<&Client>,
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let CircuitBreaker { circuit, keys } = &self.0;
-        let PolicyContext { name: policy, clock, observers, .. } = &circuit.shared.context;
-        let now = clock.now();
-        let keyed = keys.as_ref().and_then(|keys| keys.of_request(request, now));
-        MaybeFuture::Ready(match keyed {
-            None => circuit.permit(now),
-            Some(Some(circuit)) => circuit.permit(now),
+        let Some(keys) = keys else { return MaybeFuture::Ready(circuit.permit(None)) };
+        let now = circuit.shared.time(None);
+        MaybeFuture::Ready(match keys.of_request(request, now) {
+            None => circuit.permit(Some(now)),
+            Some(Some(circuit)) => circuit.permit(Some(now)),
             Some(None) => {
+                let PolicyContext { name: policy, observers, .. } = &circuit.shared.context;
                 observers.emit(&Event::Overflow { policy });
                 Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
             }
@@ -63,7 +63,7 @@ impl Admit for CircuitBreakerPolicy {
         let CircuitBreaker { circuit, keys } = &self.0;
         if keys.is_none() {
             let verdict = circuit.shared.classifier.judge(&CallOutcome::Error(error));
-            circuit.unready(verdict, circuit.shared.context.clock.now());
+            circuit.unready(verdict);
         }
     }
 }
@@ -94,17 +94,17 @@ impl CircuitBreakerPermit {
 
     /// Reports the verdict on a call that is not a request.
     pub(super) fn report(&mut self, verdict: Verdict) {
-        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let Some((shared, read, slow)) = self.ticket.elapsed(self.started) else { return };
         let verdict = shared.answered(verdict, slow);
         self.ticket.set_progress(CallProgress { judged: Judged::Done, ..CallProgress::default() });
-        self.ticket.report(verdict, slow, now);
+        self.ticket.report(verdict, slow, read);
     }
 
     /// Judges the end of a request that is not judged for good.
     #[inline(never)]
     fn judge_end(&mut self, outcome: &Outcome<'_>) {
         let CallProgress { judged, grpc, slow_head } = self.ticket.progress();
-        let Some((shared, now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
+        let Some((shared, read, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
         let answer = match outcome {
             Outcome::Complete { trailers } if grpc => Some(CallOutcome::Trailers(*trailers)),
             Outcome::Failed(error) => Some(CallOutcome::Error(*error)),
@@ -129,7 +129,7 @@ impl CircuitBreakerPermit {
             _ => slow_by_now,
         };
         let verdict = if answer.is_some() { shared.answered(verdict, slow) } else { verdict };
-        self.ticket.report(verdict, slow, now);
+        self.ticket.report(verdict, slow, read);
     }
 
     /// Reports a gRPC probe that still delivers after half of its time as a success. Otherwise a long stream would lose
@@ -142,7 +142,7 @@ impl CircuitBreakerPermit {
         let slow = if to_end { took >= shared.trip.slow_bound() } else { progress.slow_head == Some(true) };
         if took >= shared.recovery.probe_timeout / 2 {
             progress.judged = Judged::Success;
-            self.ticket.report(Verdict::Success, slow, now);
+            self.ticket.report(Verdict::Success, slow, Some(now));
         } else if !(shared.trip.has_slow_rate() && (slow || to_end)) {
             // If the stream pauses from here on, it counts as answered. Not if it was slow, or if only its end decides.
             probe.renew(now);
@@ -156,14 +156,14 @@ impl Permit for CircuitBreakerPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);
-        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let Some((shared, read, slow)) = self.ticket.elapsed(self.started) else { return };
         if Refusal::further_in(head.extensions, shared.context.outbound).is_some() {
             return; // settled as refused
         }
         let (progress, verdict) = judge_head(shared, head, slow);
         self.ticket.set_progress(progress);
         if let Some(verdict) = verdict {
-            self.ticket.report(verdict, slow, now);
+            self.ticket.report(verdict, slow, read);
         }
     }
 

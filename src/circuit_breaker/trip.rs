@@ -175,6 +175,11 @@ impl Trip {
         self.slow_after.unwrap_or(DEFAULT_SLOW_AFTER)
     }
 
+    /// Whether the time from which on a call is slow was set.
+    pub(crate) const fn has_slow_after(&self) -> bool {
+        self.slow_after.is_some()
+    }
+
     /// Whether slow calls can open the circuit.
     pub(crate) const fn has_slow_rate(&self) -> bool {
         self.slow.is_some()

@@ -49,10 +49,13 @@ impl SlidingWindow {
     }
 
     #[inline]
-    pub(crate) fn record(&self, stripe: usize, result: CallResult, now: Moment) {
+    pub(crate) fn record(&self, stripe: usize, result: CallResult, now: impl FnOnce() -> Moment) {
         match self {
             Self::Calls(window) => window.record(result),
-            Self::Time(parts) => parts[stripe].0.lock().record(result, now),
+            Self::Time(parts) => {
+                let now = now();
+                parts[stripe].0.lock().record(result, now);
+            }
         }
     }
 

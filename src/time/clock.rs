@@ -10,8 +10,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use governor::clock::{Clock as _, QuantaClock, QuantaInstant, Reference as _};
-
 /// Point on a clock's monotonic scale, in nanoseconds; comparable only with points of the same clock.
 ///
 /// ```
@@ -99,7 +97,8 @@ pub struct Clock(TimeSource);
 
 #[derive(Clone)]
 enum TimeSource {
-    System(QuantaClock, QuantaInstant),
+    /// The processor's counter, and its value at the start.
+    System(quanta::Clock, u64),
     /// Time of creation, by tokio's clock and by the wall.
     Tokio(tokio::time::Instant, Duration),
     Fake(FakeClock),
@@ -108,8 +107,8 @@ enum TimeSource {
 /// The system clock, created once a process: calibrating the counter is slow and runs `cpuid`, which is expensive in a
 /// virtual machine.
 static SYSTEM: LazyLock<Clock> = LazyLock::new(|| {
-    let clock = QuantaClock::default();
-    let start = clock.now();
+    let clock = quanta::Clock::new();
+    let start = clock.raw();
     Clock(TimeSource::System(clock, start))
 });
 
@@ -141,7 +140,7 @@ impl Clock {
     #[inline]
     pub fn now(&self) -> Moment {
         match &self.0 {
-            TimeSource::System(clock, start) => Moment::from_nanos(START + clock.now().duration_since(*start).as_u64()),
+            TimeSource::System(clock, start) => Moment::from_nanos(START + clock.delta_as_nanos(*start, clock.raw())),
             TimeSource::Tokio(start, _) => Moment::from_nanos(START.saturating_add(nanos(start.elapsed()))),
             TimeSource::Fake(fake) => fake.now(),
         }

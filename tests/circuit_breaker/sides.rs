@@ -213,3 +213,26 @@ async fn only_refusals_of_a_client_are_outbound() {
         assert_eq!(refusal.is_outbound(), outbound, "of the handle");
     }
 }
+
+#[tokio::test]
+async fn server_times_its_calls_only_for_a_rule_or_a_bound() {
+    let failures = || Trip::failure_rate(0.5).over_calls(20);
+    let of_a_minute = || Trip::failure_rate(0.5).over_time(60 * SECOND);
+    for (trip, slow, left) in [
+        (failures(), 0, 2),
+        (failures().slow_after(2 * SECOND), 1, 2),
+        (failures().or(Trip::slow_rate(0.9).over_calls(20)), 1, 2), // 10 s, the default
+        (of_a_minute(), 0, 0),
+        (of_a_minute().slow_after(2 * SECOND), 1, 0),
+    ] {
+        let scene = Scene::new(server().trip(trip));
+        scene.upstream.does(Deed::SlowStatus(scene.clock.clone(), 11 * SECOND, 200));
+        scene.get().await;
+        scene.upstream.does(Deed::Status(500));
+        scene.get().await;
+        let counts = scene.breaker.counts();
+        assert_eq!((counts.calls, counts.failures, counts.slow), (2, 1, slow), "{trip:?}");
+        scene.clock.advance(60 * SECOND);
+        assert_eq!(scene.breaker.counts().calls, left, "a result has the time at which it came");
+    }
+}

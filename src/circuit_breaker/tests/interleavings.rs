@@ -48,7 +48,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
         classifier: ResultClassifier::new(DefaultClassifier::for_client()),
     };
     let circuit = Circuit::new(Arc::new(shared), 1, None);
-    circuit.admit(now).ok(); // the first call begins the window
+    circuit.admit(Some(now)).ok(); // the first call begins the window
     (circuit, now)
 }
 
@@ -59,7 +59,7 @@ fn loom_last_thread_to_record_reads_all_results() {
             let window = Arc::new(SlidingWindow::new(length, 2));
             let now = Moment::from_nanos(1);
             let seen = twice(move |stripe| {
-                window.record(stripe, FAILURE, now);
+                window.record(stripe, FAILURE, || now);
                 window.tally(now)
             });
             assert!(seen.iter().any(|tally| tally.failures == 2 && tally.calls == 2), "{seen:?}");
@@ -87,7 +87,9 @@ fn loom_two_failures_open_the_circuit_once() {
         loom::model(move || {
             let (circuit, now) = circuit(trip);
             let shared = Arc::clone(&circuit);
-            twice(move |_| shared.admit(now).map(|mut ticket| ticket.report(Verdict::Failure, false, now)).is_ok());
+            twice(move |_| {
+                shared.admit(Some(now)).map(|mut ticket| ticket.report(Verdict::Failure, false, Some(now))).is_ok()
+            });
             assert_eq!(circuit.state(), CircuitState::Open);
             assert_eq!(circuit.counts(now).generation, 2);
         });
@@ -98,11 +100,11 @@ fn loom_two_failures_open_the_circuit_once() {
 fn loom_late_result_changes_nothing() {
     loom::model(|| {
         let (circuit, now) = circuit(Trip::consecutive(1));
-        let late = circuit.admit(now).unwrap();
+        let late = circuit.admit(Some(now)).unwrap();
         let late = loom::sync::Mutex::new(Some(late));
         let shared = Arc::clone(&circuit);
         twice(move |thread| match thread {
-            0 => late.lock().unwrap().take().unwrap().report(Verdict::Failure, false, now),
+            0 => late.lock().unwrap().take().unwrap().report(Verdict::Failure, false, Some(now)),
             _ => shared.command(BreakerMode::Automatic, "reset"),
         });
         assert_eq!((circuit.state(), circuit.counts(now).calls), (CircuitState::Closed, 0));
@@ -113,16 +115,16 @@ fn loom_late_result_changes_nothing() {
 fn loom_half_open_circuit_admits_one_probe() {
     loom::model(|| {
         let (circuit, now) = circuit(Trip::consecutive(1));
-        circuit.admit(now).unwrap().report(Verdict::Failure, false, now);
+        circuit.admit(Some(now)).unwrap().report(Verdict::Failure, false, Some(now));
         let due = now + 2 * SECOND;
         let shared = Arc::clone(&circuit);
-        let admitted = twice(move |_| shared.admit(due).ok());
+        let admitted = twice(move |_| shared.admit(Some(due)).ok());
         let mut probes: Vec<_> = admitted.into_iter().flatten().collect();
         assert_eq!(probes.len(), 1);
         assert!(matches!(probes[0], Ticket::Probe(..)));
         // Released and acquired by another call, the slot counts once.
-        probes[0].report(Verdict::Ignore, false, due);
-        circuit.admit(due).unwrap().report(Verdict::Success, false, due);
+        probes[0].report(Verdict::Ignore, false, Some(due));
+        circuit.admit(Some(due)).unwrap().report(Verdict::Success, false, Some(due));
         assert_eq!(circuit.state(), CircuitState::Closed);
     });
 }

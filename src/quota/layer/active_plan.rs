@@ -45,6 +45,9 @@ pub(super) struct ActivePlan {
     pub(super) response_bytes: bool,
     /// Whether a charge must be settled after the service was called.
     pub(super) open: bool,
+    /// Whether nothing after the head of the response changes a charge that was complete at admission: nothing is held, no
+    /// bytes are counted, and neither the handler nor a predicate looks at the end.
+    pub(super) ends_at_head: bool,
 }
 
 impl ClientPlans {
@@ -139,10 +142,11 @@ impl ActivePlan {
             || either(&|plan| plan.concurrent().is_some())
             || settings.share
             || settings.job_id.is_some();
+        let ends_at_head = !open && !request_bytes && settings.charge_when.is_none();
         let fields = fields(&plan, settings.clients.dialect);
         let common = Arc::clone(common);
         let plan = Arc::new(plan);
-        Arc::new(Self { common, plan, fields, fixed, each, metered, request_bytes, response_bytes, open })
+        Arc::new(Self { common, plan, fields, fixed, each, metered, request_bytes, response_bytes, open, ends_at_head })
     }
 
     /// Returns the amounts that a request asks for.

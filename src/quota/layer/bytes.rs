@@ -89,12 +89,6 @@ impl Bytes {
         self.fresh == 0 && self.upload.as_ref().is_none_or(|upload| upload.read.bytes() <= upload.known)
     }
 
-    /// Whether no byte that passes from now on counts, of a response that is not counted.
-    #[inline]
-    pub(super) fn count_no_upload(&self) -> bool {
-        self.fresh == 0 && self.upload.is_none()
-    }
-
     /// Returns the bytes that have passed since the last call.
     pub(super) fn report(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);

@@ -153,7 +153,8 @@ impl Permit for QuotaPermit {
     /// A charge that was complete at admission needs no end.
     #[inline]
     fn ends_at_head(&self) -> bool {
-        self.0.as_ref().is_none_or(|open| open.is_complete())
+        let Some(open) = &self.0 else { return true };
+        open.active.as_ref().is_none_or(|active| active.ends_at_head && !open.receipt.open)
     }
 
     #[inline]
@@ -218,20 +219,6 @@ const fn is_whole(outcome: &Outcome<'_>) -> bool {
 }
 
 impl Open {
-    /// Whether nothing after the head of the response changes the charge of a request that the service has received: it
-    /// was made at admission, holds nothing, counts no bytes, and neither the handler nor a predicate looks at its end.
-    #[inline]
-    fn is_complete(&self) -> bool {
-        let Some(active) = &self.active else { return true };
-        let settings = &active.common.settings;
-        !self.receipt.open
-            && self.extra.as_ref().is_none_or(|extra| extra.charge.is_none())
-            && settings.charge_when.is_none()
-            && settings.job_id.is_none()
-            && !active.response_bytes
-            && self.bytes.count_no_upload()
-    }
-
     /// Returns the end of the request; `None` if there is nothing to report.
     #[inline]
     fn end(&self, outcome: &Outcome<'_>) -> Option<End> {
