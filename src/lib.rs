@@ -47,6 +47,7 @@ pub mod conformance;
 mod cost;
 mod error;
 pub mod gate;
+pub mod gates;
 mod head;
 pub mod identity;
 #[cfg(feature = "axum")]
@@ -74,6 +75,7 @@ pub use gate::{
     Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit, Sample, Sampler,
     ToEnd, ToHead,
 };
+pub use gates::Gates;
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,
