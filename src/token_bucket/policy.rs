@@ -88,21 +88,29 @@ impl TokenBucketPolicy {
             let limits = &*present;
             let limit = limits.by_tier.of(client.tier());
             let demand = Demand { tag: RateLimit::tag(client), cost, now, takes: true, others: limits.others.as_ref() };
-            let decide = move |bucket| demand.decide(limit, bucket);
+            // A shortage stays here: as a part of the result it would pass through memory, and the time with it.
+            let mut shortage = None;
+            let decide = |bucket| {
+                let (after, decision) = demand.decide(limit, bucket);
+                (after, decision.map_err(|short| shortage = Some(short)).ok())
+            };
             let taken = self.buckets.table.update(limit.key(demand.tag), now, &limits.revision, decide);
             if limits.others.as_ref().is_some_and(OtherLimits::has_overflowed) {
                 self.report_overflow();
             }
             return match taken {
-                Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
-                Ok(Err(Shortage::Further(FurtherBucket { place, full_at }))) => {
-                    Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
-                }
-                // The first bucket is the client's own, so that the response reports it. Nothing goes back.
-                Ok(Err(Shortage::NoneShared(full_at))) => {
-                    Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
-                }
-                Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
+                Ok(Some(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
+                Ok(None) => match shortage {
+                    Some(Shortage::Further(FurtherBucket { place, full_at })) => {
+                        Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
+                    }
+                    // The first bucket is the client's own, so that the response reports it. Nothing goes back.
+                    Some(Shortage::NoneShared(full_at)) => {
+                        Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
+                    }
+                    Some(shortage) => self.conclude(shortage, cost).map(|()| None),
+                    None => Ok(None),
+                },
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
                 Err(TableError::Stale) => {
                     now = self.context.clock.now(); // a rate has changed since it was read
