@@ -24,7 +24,7 @@ use crate::{
     identity::{Client, Identify, Tier},
     refusal::{Reason, Refusal},
     sync::HotSwap,
-    time::Moment,
+    time::{Clock, Moment},
 };
 
 /// Policy of a [`TokenBucketLayer`](crate::TokenBucketLayer): its rates and buckets.
@@ -256,6 +256,23 @@ impl Admit for TokenBucketPolicy {
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
         MaybeFuture::Ready(self.decide(request, client, || self.context.clock.now(), |permit| permit))
     }
+
+    #[inline]
+    fn decision_clock(&self) -> Option<&Clock> {
+        Some(&self.context.clock)
+    }
+
+    #[inline(always)]
+    fn admit_in_place<'a>(
+        self: &'a Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<TokenBucketPermit>,
+    ) -> MemberDecision<Self> {
+        let now = || times.by(&self.context.clock);
+        self.decide(request, client, now, |admitted| *permit = Some(admitted)).into()
+    }
 }
 
 impl Sampled for TokenBucketPolicy {
@@ -268,18 +285,6 @@ impl Sampled for TokenBucketPolicy {
 impl AskPolicy for TokenBucketLayer {
     fn identity(policy: &TokenBucketPolicy) -> Option<&Arc<dyn Identify>> {
         Some(policy.clients.identity())
-    }
-
-    #[inline(always)]
-    fn admit<'a>(
-        policy: &'a Arc<TokenBucketPolicy>,
-        request: &RequestHead<'_>,
-        client: Option<&Client>,
-        times: &mut RequestTimes<'a>,
-        permit: &mut Option<TokenBucketPermit>,
-    ) -> MemberDecision<TokenBucketPolicy> {
-        let now = || times.by(&policy.context.clock);
-        policy.decide(request, client, now, |admitted| *permit = Some(admitted)).into()
     }
 }
 
