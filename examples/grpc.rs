@@ -15,7 +15,7 @@ use std::{error::Error, net::SocketAddr, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, Gates, Rate, TokenBucketLayer, Trip};
 use tonic::{
     Code, Request, Status,
     service::interceptor::InterceptedService,
@@ -23,7 +23,6 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
-use tower::ServiceBuilder;
 
 /// A rate of 5 a second and a burst of 10 for each peer; a circuit that opens for about 2 s after three failures in a
 /// row.
@@ -37,7 +36,7 @@ async fn serve(listener: TcpListener, stop: support::Stop) -> Result<(), tonic::
         None => Ok(request),
     });
     Server::builder()
-        .layer(ServiceBuilder::new().layer(limit).layer(breaker))
+        .layer(Gates::new((limit, breaker)))
         .add_service(flaky)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await

@@ -4,13 +4,11 @@
 //! 503 responses, or gRPC statuses, from the same layer. With the defaults:
 //!
 //! ```
-//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer};
-//! use tower::ServiceBuilder;
+//! use tollgate::{CircuitBreakerLayer, Gates, Rate, TokenBucketLayer};
 //!
-//! let buckets = TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(tollgate::peer_ip!(axum));
-//! let layers = ServiceBuilder::new()
-//!     .layer(buckets) // one for each peer address
-//!     .layer(CircuitBreakerLayer::for_server());
+//! let buckets = TokenBucketLayer::new(Rate::per_second(50).burst(100)); // one for each peer address
+//! let gates = Gates::new((buckets, CircuitBreakerLayer::for_server())).identify_by(tollgate::peer_ip!(axum));
+//! let app: axum::Router = axum::Router::new().layer(gates);
 //! ```
 //!
 //! axum and tonic store the peer address in an extension type of their own, which [`peer_ip!`] reads. Without
@@ -18,7 +16,8 @@
 //! refused with a 500 that names the cause, unless
 //! [`on_unidentified(OnUnidentified::Share)`](TokenBucketLayer::on_unidentified) gives all of them one bucket.
 //!
-//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
+//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`], and put those that follow each other into
+//! [`Gates`]. [`identity`] finds the client of a request,
 //! [`refusal`] is the response on the wire, and [`GateLayer::new`] takes a policy of your own.
 //!
 //! Each feature has one module, which depends only on modules above it:
@@ -28,6 +27,7 @@
 //! | [`identity`] | clients and how a request is attributed to one |
 //! | [`refusal`] | refusals, problem documents, gRPC statuses, rate limit headers |
 //! | [`gate`] | the one service behind every layer, and the traits of a policy |
+//! | [`gates`] | one gate for several layers |
 //! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
 //! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
@@ -47,6 +47,7 @@ pub mod conformance;
 mod cost;
 mod error;
 pub mod gate;
+pub mod gates;
 mod head;
 pub mod identity;
 #[cfg(feature = "axum")]
@@ -74,6 +75,7 @@ pub use gate::{
     Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit, Sample, Sampler,
     ToEnd, ToHead,
 };
+pub use gates::Gates;
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,

@@ -26,9 +26,8 @@ use axum::{
 };
 use recorder::Recorder;
 use tollgate::{
-    CircuitBreakerLayer, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip, telemetry::Metrics,
+    CircuitBreakerLayer, Gates, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip, telemetry::Metrics,
 };
-use tower::ServiceBuilder;
 
 /// State of the scrape.
 #[derive(Clone)]
@@ -40,19 +39,17 @@ struct Scrape {
 /// Returns the server. One observer counts for all layers, which have a name each, and samples them.
 fn app(recorder: Recorder) -> Router {
     let metrics = Metrics::new();
-    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
-        .named("per client")
-        .identify_by(tollgate::peer_ip!(axum))
-        .observe(metrics.clone());
+    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).named("per client").observe(metrics.clone());
     let plan = Plan::new("free").limit(Quota::requests(1_000).per(Period::hour()));
-    let quota = QuotaLayer::new(plan).named("plan").identify_by(tollgate::peer_ip!(axum)).observe(metrics.clone());
+    let quota = QuotaLayer::new(plan).named("plan").observe(metrics.clone());
+    let limits = Gates::new((limit, quota)).identify_by(tollgate::peer_ip!(axum));
     let breaker = CircuitBreakerLayer::for_server()
         .trip(Trip::consecutive(3))
         .named("upstream")
         .recovery_timeout(Duration::from_secs(2))
         .observe(metrics.clone());
     Router::new()
-        .route("/", get(|| async { "hello\n" }).layer(ServiceBuilder::new().layer(limit).layer(quota)))
+        .route("/", get(|| async { "hello\n" }).layer(limits))
         .route("/flaky", get(flaky).layer(breaker))
         .route("/metrics", get(text))
         .with_state(Scrape { recorder, metrics })

@@ -110,6 +110,15 @@ impl FastPaths {
         (since <= now && now < until).then(|| Err(until.since(now)))
     }
 
+    /// Returns the ticket of a call of a closed circuit; `None` if the calls are not admitted and counted.
+    #[inline]
+    pub(crate) fn admit_counted(&self) -> Option<Ticket> {
+        match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
+            FastPath::Counted(stripe) => Some(Ticket::Counted(CallProgress::default(), Arc::clone(stripe))),
+            FastPath::Other(_) => None,
+        }
+    }
+
     /// Sets how calls of `circuit` are admitted. Calls that are counted begin a generation with this number.
     pub(crate) fn set(&self, passage: Passage, circuit: &Arc<Circuit>, number: u64) {
         let generation = (passage == Passage::Counted).then(|| {

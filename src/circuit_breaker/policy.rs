@@ -11,10 +11,15 @@ use httpdate::parse_http_date;
 use super::{
     circuit::{CallProgress, CircuitShared, Judged, Ticket},
     handle::CircuitBreaker,
+    keys::Keys,
+    layer::CircuitBreakerLayer,
 };
 use crate::{
     classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
-    gate::{Admit, Event, MaybeFuture, Outcome, Permit, PolicyContext, ToEnd, caught},
+    gate::{
+        Admit, AskPolicy, Event, MaybeFuture, MemberDecision, Outcome, Permit, PolicyContext, RequestTimes, ToEnd,
+        caught,
+    },
     head::{RequestHead, ResponseHead},
     identity::Client,
     refusal::{GrpcHead, Refusal},
@@ -40,16 +45,7 @@ impl Admit for CircuitBreakerPolicy {
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let CircuitBreaker { circuit, keys } = &self.0;
         let Some(keys) = keys else { return MaybeFuture::Ready(circuit.permit(None)) };
-        let now = circuit.shared.time(None);
-        MaybeFuture::Ready(match keys.of_request(request, now) {
-            None => circuit.permit(Some(now)),
-            Some(Some(circuit)) => circuit.permit(Some(now)),
-            Some(None) => {
-                let PolicyContext { name: policy, observers, .. } = &circuit.shared.context;
-                observers.emit(&Event::Overflow { policy });
-                Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
-            }
-        })
+        MaybeFuture::Ready(self.permit_by_key(keys, request, circuit.shared.time(None)))
     }
 
     #[inline]
@@ -64,6 +60,54 @@ impl Admit for CircuitBreakerPolicy {
         if keys.is_none() {
             let verdict = circuit.shared.classifier.judge(&CallOutcome::Error(error));
             circuit.unready(verdict);
+        }
+    }
+}
+
+impl AskPolicy for CircuitBreakerLayer {
+    #[inline(always)]
+    fn admit<'a>(
+        policy: &'a Arc<CircuitBreakerPolicy>,
+        request: &RequestHead<'_>,
+        _: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<CircuitBreakerPermit>,
+    ) -> MemberDecision<CircuitBreakerPolicy> {
+        let CircuitBreaker { circuit, keys } = &policy.0;
+        let clock = &circuit.shared.context.clock;
+        let decision = match keys {
+            Some(keys) => policy.permit_by_key(keys, request, times.by(clock)),
+            None => {
+                if let Some(ticket) = circuit.fast_paths.admit_counted() {
+                    let started = if ticket.is_timed() { times.by(clock) } else { Moment::default() };
+                    *permit = Some(CircuitBreakerPermit::new(ticket, started));
+                    return MemberDecision::Admitted;
+                }
+                circuit.permit(times.last(clock))
+            }
+        };
+        decision.map(|admitted| *permit = Some(admitted)).into()
+    }
+}
+
+impl CircuitBreakerPolicy {
+    /// Decides by the circuit of the request's key, at `now`.
+    #[inline]
+    fn permit_by_key(
+        &self,
+        keys: &Keys,
+        request: &RequestHead<'_>,
+        now: Moment,
+    ) -> Result<CircuitBreakerPermit, Refusal> {
+        let CircuitBreaker { circuit, .. } = &self.0;
+        match keys.of_request(request, now) {
+            None => circuit.permit(Some(now)),
+            Some(Some(circuit)) => circuit.permit(Some(now)),
+            Some(None) => {
+                let PolicyContext { name: policy, observers, .. } = &circuit.shared.context;
+                observers.emit(&Event::Overflow { policy });
+                Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
+            }
         }
     }
 }

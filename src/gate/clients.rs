@@ -21,6 +21,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct ClientConfig {
     pub(crate) identify: Arc<dyn Identify>,
+    /// Whether a setter of the layer has set the identity.
+    own_identity: bool,
     /// `None` leaves the decision to the identity.
     pub(crate) on_unidentified: Option<OnUnidentified>,
     pub(crate) dialect: Dialect,
@@ -30,11 +32,28 @@ pub(crate) struct ClientConfig {
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { identify: Arc::new(PeerIp::new()), on_unidentified: None, dialect: Dialect::default(), most: 1 << 20 }
+        let identify = Arc::new(PeerIp::new());
+        Self { identify, own_identity: false, on_unidentified: None, dialect: Dialect::default(), most: 1 << 20 }
     }
 }
 
 impl ClientConfig {
+    /// Sets the identity by a setter of the layer.
+    pub(crate) fn identify_by(&mut self, identify: impl Identify) {
+        (self.identify, self.own_identity) = (Arc::new(identify), true);
+    }
+
+    /// Sets the identity of the gates of which the layer is a member, unless it has one of its own.
+    pub(super) fn share_identity(&mut self, identify: &Arc<dyn Identify>) {
+        if !self.own_identity {
+            self.identify = Arc::clone(identify);
+        }
+    }
+
+    pub(super) fn has_own_identity(&self) -> bool {
+        self.own_identity
+    }
+
     /// Returns a number of clients that may have state at once.
     ///
     /// # Panics
@@ -68,6 +87,11 @@ impl ClientResolver {
         }));
         let (missing, warned) = (identify.missing(), AtomicBool::new(false));
         Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
+    }
+
+    /// Returns the identity by which clients are found.
+    pub(crate) fn identity(&self) -> &Arc<dyn Identify> {
+        &self.identify
     }
 
     /// Returns the client of a request. Callers pass it to [`Client::identified`] and borrow it from where this call wrote

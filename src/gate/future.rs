@@ -12,7 +12,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LEN
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Body, guard::Guard, lasts::InBody, layer::GateShared};
+use super::{
+    Body,
+    guard::{Guard, Watched},
+    lasts::InBody,
+    layer::GateShared,
+};
 use crate::{
     gate::{Admit, Outcome, Permit},
     head::RequestHead,
@@ -50,7 +55,7 @@ pin_project! {
     }
 }
 
-pub(super) type DecisionFuture<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
+pub(crate) type DecisionFuture<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
 
 pin_project! {
     #[project = StateProjection]
@@ -123,8 +128,8 @@ where
 }
 
 /// Facts about a call that are needed at the head of its response.
-#[derive(Clone, Copy)]
-pub(super) struct CallFacts {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallFacts {
     /// Whether the method is HEAD or CONNECT, which determine the framing of the response.
     head: bool,
     connect: bool,
@@ -134,8 +139,14 @@ pub(super) struct CallFacts {
 
 impl CallFacts {
     #[inline]
-    fn new(method: &Method, outbound: bool) -> Self {
+    pub(crate) fn new(method: &Method, outbound: bool) -> Self {
         Self { head: method == Method::HEAD, connect: method == Method::CONNECT, outbound }
+    }
+
+    /// Returns the same facts for a gate around a client of the server, or for another one.
+    #[inline]
+    pub(crate) fn with_outbound(self, outbound: bool) -> Self {
+        Self { outbound, ..self }
     }
 
     /// Returns whether no body follows the head, whatever its fields declare (RFC 9112, 6.3).
@@ -189,7 +200,7 @@ where
                     watch.disarm();
                     match &mut polled {
                         Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Ok(response)) => pass_head(response, guard, *facts),
+                        Poll::Ready(Ok(response)) => pass_head(response, guard, *facts, &()),
                         Poll::Ready(Err(error)) => guard.settle(Outcome::Failed(error)),
                     }
                     // The response was not moved until here: a move of what was just written stalls.
@@ -210,7 +221,7 @@ where
 ///
 /// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
-pub(super) fn begin<ReqB, A: Admit>(
+pub(crate) fn begin<ReqB, A: Admit>(
     shared: &GateShared<A>,
     request: &mut Request<ReqB>,
     guard: &mut Guard<A::Permit>,
@@ -222,9 +233,15 @@ pub(super) fn begin<ReqB, A: Admit>(
     CallFacts::new(request.method(), shared.outbound())
 }
 
-/// Passes the head to the permit, and settles the permit unless it lasts longer.
+/// Passes the head to the permit, and settles the permit unless it lasts longer. `inner` are the permits of members further
+/// in that the body has by now.
 #[inline(always)]
-fn pass_head<ResB: http_body::Body, P: Permit>(response: &mut Response<ResB>, guard: &mut Guard<P>, facts: CallFacts) {
+pub(crate) fn pass_head<ResB: http_body::Body, P: Permit>(
+    response: &mut Response<ResB>,
+    guard: &mut Guard<P>,
+    facts: CallFacts,
+    inner: &impl Watched,
+) {
     let Some(permit) = guard.permit() else { return };
     permit.on_response(response);
     let ends = P::Lasts::ENDS_AT_HEAD || permit.ends_at_head();
@@ -232,10 +249,10 @@ fn pass_head<ResB: http_body::Body, P: Permit>(response: &mut Response<ResB>, gu
         guard.settle(Outcome::Refused(refusal));
     } else if ends {
         guard.settle_inline(Outcome::Responded);
-    } else if facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
+    } else if facts.has_no_body(response.status()) || guard.run(|| inner.run(|| response.body().is_end_stream())) {
         guard.settle(Outcome::Complete { trailers: None });
     } else {
-        let length = guard.run(|| length(response.body(), response.headers()));
+        let length = guard.run(|| inner.run(|| length(response.body(), response.headers())));
         guard.head_sent(length);
     }
 }

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use http_body::Frame;
+
 use super::{
     admit::{Outcome, Permit},
     panics::caught,
@@ -40,6 +42,12 @@ impl<P: Permit> Guard<P> {
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
         mem::replace(self, Self::new(None))
+    }
+
+    /// Returns the place of the permit, into which a decision writes it.
+    #[inline]
+    pub(crate) fn place(&mut self) -> &mut Option<P> {
+        &mut self.permit
     }
 
     /// Returns the permit, or `None` once it is settled.
@@ -112,6 +120,28 @@ impl<P: Permit> Guard<P> {
         }
     }
 
+    /// Records the result of a poll for the next frame. `data` returns the bytes of a data frame, and whether the body ends
+    /// with it.
+    #[inline(always)]
+    pub(crate) fn polled<D, E: 'static>(
+        &mut self,
+        frame: &Option<Result<Frame<D>, E>>,
+        data: impl FnOnce(&Self, &D) -> (usize, bool),
+    ) {
+        match frame {
+            _ if !self.is_live() => {}
+            None => self.settle(Outcome::Complete { trailers: None }),
+            Some(Err(error)) => self.settle(Outcome::BodyFailed(error)),
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(bytes) => {
+                    let (bytes, last) = data(self, bytes);
+                    self.passed(bytes, last);
+                }
+                None => self.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
+            },
+        }
+    }
+
     /// Settles the permit, as [`Outcome::Panicked`] if the inner service has panicked. Later calls have no effect. A panic
     /// in `settle` is caught.
     #[inline]
@@ -145,6 +175,20 @@ impl<P: Permit> Drop for Guard<P> {
         if self.is_live() {
             self.abandon();
         }
+    }
+}
+
+/// Permits that watch code of the inner service together.
+pub trait Watched {
+    /// Runs code under the [watch](Guard::watch) of each permit.
+    fn run<T>(&self, inner: impl FnOnce() -> T) -> T;
+}
+
+/// No permit.
+impl Watched for () {
+    #[inline(always)]
+    fn run<T>(&self, inner: impl FnOnce() -> T) -> T {
+        inner()
     }
 }
 

@@ -8,10 +8,7 @@ use std::{
 use bytes::Buf;
 use http_body::{Body, Frame};
 
-use super::{
-    admit::{Outcome, Permit},
-    guard::Guard,
-};
+use super::{admit::Permit, guard::Guard};
 
 /// The end of a permit's work, unless the request fails, is cancelled or is refused before: [`ToHead`] or [`ToEnd`].
 ///
@@ -33,7 +30,7 @@ use super::{
 /// ```
 pub trait Lasts: InBody {}
 
-/// A permit is settled at the head of the response, as [`Outcome::Responded`].
+/// A permit is settled at the head of the response, as [`Outcome::Responded`](crate::Outcome::Responded).
 #[derive(Clone, Copy, Debug)]
 pub enum ToHead {}
 
@@ -69,6 +66,9 @@ pub trait InBody: 'static {
 
     /// Runs code of the body, whose panic is the permit's outcome.
     fn run<P: Permit, T>(held: &Self::Held<P>, code: impl FnOnce() -> T) -> T;
+
+    /// Returns the permit in a body, unless none can be there.
+    fn guard<P: Permit>(held: &mut Self::Held<P>) -> Option<&mut Guard<P>>;
 }
 
 impl InBody for ToHead {
@@ -93,6 +93,11 @@ impl InBody for ToHead {
     fn run<P: Permit, T>((): &(), code: impl FnOnce() -> T) -> T {
         code()
     }
+
+    #[inline]
+    fn guard<P: Permit>((): &mut ()) -> Option<&mut Guard<P>> {
+        None
+    }
 }
 
 impl InBody for ToEnd {
@@ -112,23 +117,17 @@ impl InBody for ToEnd {
         B::Error: 'static,
     {
         let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
-        match &frame {
-            _ if !guard.is_live() => {}
-            None => guard.settle(Outcome::Complete { trailers: None }),
-            Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
-            Some(Ok(frame)) => match frame.data_ref() {
-                Some(data) => {
-                    let (bytes, last) = guard.run(|| (data.remaining(), body.is_end_stream()));
-                    guard.passed(bytes, last);
-                }
-                None => guard.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
-            },
-        }
+        guard.polled(&frame, |guard, data| guard.run(|| (data.remaining(), body.is_end_stream())));
         Poll::Ready(frame)
     }
 
     #[inline]
     fn run<P: Permit, T>(guard: &Guard<P>, code: impl FnOnce() -> T) -> T {
         guard.run(code)
+    }
+
+    #[inline]
+    fn guard<P: Permit>(guard: &mut Guard<P>) -> Option<&mut Guard<P>> {
+        Some(guard)
     }
 }

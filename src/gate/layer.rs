@@ -1,11 +1,16 @@
 //! The layer of a policy of one's own, and the inside of every layer.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use http::{Request, Response};
 
 use super::{
     admit::Admit,
+    clients::ClientConfig,
+    member::AskPolicy,
     observe::{Event, Observers},
     service::Gate,
     setters::gate_layer,
@@ -13,7 +18,7 @@ use super::{
 use crate::{
     error::ConfigError,
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Identify},
     policy_name::PolicyName,
     refusal::{OwnText, Reason, Refusal, Responder},
     time::Clock,
@@ -26,6 +31,11 @@ pub(crate) trait PolicyConfig: Clone {
     type Policy: Admit;
 
     fn build(&self, context: &PolicyContext) -> Result<Arc<Self::Policy>, ConfigError>;
+
+    /// Returns the settings of clients; `None` if the policy has none.
+    fn clients(&mut self) -> Option<&mut ClientConfig> {
+        None
+    }
 }
 
 impl<A: Admit> PolicyConfig for Arc<A> {
@@ -138,22 +148,28 @@ impl<A: Admit> GateLayer<A> {
 
 gate_layer!(GateLayer<A>, A, "<A: tollgate::Admit>(layer: tollgate::GateLayer<A>) -> tollgate::GateLayer<A>");
 
+impl<A: Admit> AskPolicy for GateLayer<A> {}
+
 /// The inside of every layer: the settings of its policy, those of the gate, and the policy once it is built.
 #[derive(Clone)]
 pub(crate) struct ConfiguredLayer<C: PolicyConfig> {
     pub(crate) config: C,
     pub(crate) context: PolicyContext,
     pub(crate) options: GateOptions,
-    built: Built<C>,
+    built: Arc<Built<C>>,
 }
 
-/// An alias, because a derived `Clone` would otherwise require that the policy is `Clone`.
-type Built<C> = Arc<OnceLock<Result<Arc<GateShared<<C as PolicyConfig>::Policy>>, ConfigError>>>;
+/// The policy that a layer and its clones share, once it is built.
+struct Built<C: PolicyConfig> {
+    /// Identity of clients that gates have set for their members. `None` if the policy was built without one.
+    shared_identity: OnceLock<Option<Arc<dyn Identify>>>,
+    gate: OnceLock<Result<Arc<GateShared<C::Policy>>, ConfigError>>,
+}
 
 /// A policy and the settings of its gate, which all services of a layer share.
-pub(super) struct GateShared<A> {
-    pub(super) policy: Arc<A>,
-    pub(super) options: GateOptions,
+pub struct GateShared<A> {
+    pub(crate) policy: Arc<A>,
+    pub(crate) options: GateOptions,
     context: PolicyContext,
 }
 
@@ -169,7 +185,7 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
                 outbound: false,
             },
             options: GateOptions { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
-            built: Arc::default(),
+            built: Built::with_identity(None),
         }
     }
 
@@ -182,7 +198,7 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         let name = &self.context.name;
         assert!(
-            !matches!(self.built.get(), Some(Ok(_))),
+            !matches!(self.built.gate.get(), Some(Ok(_))),
             "layer {name:?} is in use, it was built or has a handle or a service; call setters before, or .fork() for a \
              separate layer"
         );
@@ -192,7 +208,30 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 
     /// Returns a layer with the same settings that builds a policy of its own.
     pub(crate) fn fork(self) -> Self {
-        Self { built: Arc::default(), ..self }
+        let identity = self.built.shared_identity.get().cloned().flatten();
+        Self { built: Built::with_identity(identity), ..self }
+    }
+
+    /// Sets the identity of clients for this layer and its clones, unless the layer has one of its own. Returns whether it
+    /// was set.
+    ///
+    /// # Panics
+    /// If the policy is built, or other gates have set an identity.
+    #[track_caller]
+    pub(crate) fn share_identity(&self, identity: &Arc<dyn Identify>) -> bool {
+        let mut config = self.config.clone();
+        if config.clients().is_none_or(|clients| clients.has_own_identity()) {
+            return false;
+        }
+        let name = &self.context.name;
+        match self.built.shared_identity.set(Some(Arc::clone(identity))) {
+            Ok(()) => true,
+            Err(_) if self.built.gate.get().is_some() => panic!(
+                "layer {name:?} is in use, it was built or has a handle or a service; call identify_by of its gates before, \
+                 or .fork() for a separate layer"
+            ),
+            Err(_) => panic!("layer {name:?} has the identity of other gates; call .fork() for a separate layer"),
+        }
     }
 
     /// Returns the policy, built at first use and shared from then on.
@@ -207,12 +246,20 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
         Ok(self)
     }
 
-    fn built(&self) -> Result<&Arc<GateShared<C::Policy>>, &ConfigError> {
+    /// Returns the policy and the settings of its gate, built at first use.
+    pub(crate) fn built(&self) -> Result<&Arc<GateShared<C::Policy>>, &ConfigError> {
         let build = || {
-            let policy = self.config.build(&self.context)?;
+            let policy = match self.built.shared_identity.get_or_init(|| None) {
+                None => self.config.build(&self.context)?,
+                Some(identity) => {
+                    let mut config = self.config.clone();
+                    config.clients().into_iter().for_each(|clients| clients.share_identity(identity));
+                    config.build(&self.context)?
+                }
+            };
             Ok(Arc::new(GateShared { policy, options: self.options.clone(), context: self.context.clone() }))
         };
-        self.built.get_or_init(build).as_ref()
+        self.built.gate.get_or_init(build).as_ref()
     }
 
     #[track_caller]
@@ -229,48 +276,71 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
     }
 }
 
+impl<C: PolicyConfig> Built<C> {
+    /// Creates the state of a layer that is not in use.
+    fn with_identity(identity: Option<Arc<dyn Identify>>) -> Arc<Self> {
+        let shared_identity = identity.map_or_else(OnceLock::new, |identity| OnceLock::from(Some(identity)));
+        Arc::new(Self { shared_identity, gate: OnceLock::new() })
+    }
+}
+
+impl<A> fmt::Debug for GateShared<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateShared").field("name", &self.context.name).finish_non_exhaustive()
+    }
+}
+
 impl<A: Admit> GateShared<A> {
     /// Returns whether every request would be refused now; never under shadow.
-    pub(super) fn shut(&self) -> bool {
+    pub(crate) fn shut(&self) -> bool {
         self.options.enabled && !self.options.shadow && self.policy.shut()
     }
 
     /// Returns whether the gate is around a client of the server.
     #[inline]
-    pub(super) fn outbound(&self) -> bool {
+    pub(crate) fn outbound(&self) -> bool {
         self.context.outbound
     }
 
     /// Returns whether a request passes without a decision.
-    pub(super) fn bypasses<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn bypasses<B>(&self, request: &Request<B>) -> bool {
         let exempts = |exempt: &Predicate| exempt(&RequestHead::of(request));
         !self.options.enabled || self.options.exempt.as_ref().is_some_and(exempts)
     }
 
     /// Emits the event of a decision. Under shadow, a refused request passes without a permit.
     #[inline(always)] // the permit would be copied once more
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &self,
         decision: Result<A::Permit, Refusal>,
         client: Option<&Client>,
     ) -> Result<Option<A::Permit>, Refusal> {
-        let policy = &self.context.name;
         match decision {
             Ok(permit) => {
-                self.context.observers.emit(&Event::Admitted { policy, client });
+                self.admitted(client);
                 Ok(Some(permit))
             }
-            Err(mut refusal) => {
-                refusal.set_outbound(self.context.outbound);
-                let shadow = self.options.shadow;
-                self.context.observers.emit(&Event::Refused { refusal: &refusal, client, shadow });
-                if shadow { Ok(None) } else { Err(refusal) }
-            }
+            Err(refusal) => self.refused(refusal, client).map(|()| None),
         }
     }
 
+    /// Emits the event of an admission.
+    #[inline(always)]
+    pub(crate) fn admitted(&self, client: Option<&Client>) {
+        self.context.observers.emit(&Event::Admitted { policy: &self.context.name, client });
+    }
+
+    /// Emits the event of a refusal, and returns the refusal, unless the request passes under shadow.
+    #[inline(always)]
+    pub(crate) fn refused(&self, mut refusal: Refusal, client: Option<&Client>) -> Result<(), Refusal> {
+        refusal.set_outbound(self.context.outbound);
+        let shadow = self.options.shadow;
+        self.context.observers.emit(&Event::Refused { refusal: &refusal, client, shadow });
+        if shadow { Ok(()) } else { Err(refusal) }
+    }
+
     /// Returns the response of a refused request.
-    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<OwnText> {
+    pub(crate) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<OwnText> {
         self.options.responder.answer(refusal, request, || self.context.clock.wall())
     }
 }

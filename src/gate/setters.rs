@@ -183,6 +183,22 @@ macro_rules! gate_layer {
             }
         }
 
+        impl$(<$A: $crate::gate::Admit>)? $crate::gate::PolicyLayer for $Layer$(<$A>)? {
+            type Policy = $Policy;
+            type Permit = <$Policy as $crate::gate::Admit>::Permit;
+
+            fn gate(
+                &self,
+            ) -> Result<std::sync::Arc<$crate::gate::GateShared<$Policy>>, $crate::error::ConfigError> {
+                self.0.built().cloned().map_err(Clone::clone)
+            }
+
+            #[track_caller]
+            fn share_layer_identity(&self, identity: &std::sync::Arc<dyn $crate::identity::Identify>) -> bool {
+                self.0.share_identity(identity)
+            }
+        }
+
         impl$(<$A: $crate::gate::Admit>)? Clone for $Layer$(<$A>)? {
             fn clone(&self) -> Self {
                 Self(self.0.clone())
@@ -213,8 +229,7 @@ macro_rules! client_setters {
             #[must_use]
             #[track_caller]
             pub fn identify_by(self, identify: impl $crate::identity::Identify) -> Self {
-                let identify = std::sync::Arc::new(identify);
-                self.with(|config| config.clients.identify = identify)
+                self.with(|config| config.clients.identify_by(identify))
             }
 
             /// Sets the decision on unidentified requests.

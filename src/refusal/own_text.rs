@@ -9,7 +9,7 @@ use crate::sync::Pool;
 /// One word, because the body of every response of a gate has room for it: with more, a response of axum is no longer moved
 /// by registers. The boxes are reused, so that the word costs no allocation.
 #[derive(Debug, Default)]
-pub(crate) struct OwnText(Option<Box<Bytes>>);
+pub struct OwnText(Option<Box<Bytes>>);
 
 thread_local!(static SPARE: Pool<Bytes> = const { Pool::new() });
 

@@ -161,6 +161,19 @@ impl Clock {
         }
     }
 
+    /// Returns whether both always show the same time, as clones do.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (TimeSource::System(..), TimeSource::System(..)) => true, // there is one
+            (TimeSource::Tokio(start, wall), TimeSource::Tokio(other, other_wall)) => {
+                (start, wall) == (other, other_wall)
+            }
+            (TimeSource::Fake(fake), TimeSource::Fake(other)) => Arc::ptr_eq(&fake.0, &other.0),
+            _ => false,
+        }
+    }
+
     /// Returns the wall time at `now`, a recent moment of this clock, in nanoseconds since 1970.
     ///
     /// Reading the wall is expensive. Between two readings the processor's counter measures the time that has passed.
@@ -301,6 +314,19 @@ mod tests {
         assert_eq!(fake.now(), Moment::MAX);
         fake.set_back(Duration::MAX);
         assert_eq!(fake.now().as_nanos(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clock_is_the_same_as_its_clones_only() {
+        let fake = FakeClock::new();
+        let first = Clock::tokio();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let all = [Clock::system(), first, Clock::tokio(), fake.into(), FakeClock::new().into()];
+        for (at, clock) in all.iter().enumerate() {
+            for (other_at, other) in all.iter().enumerate() {
+                assert_eq!(clock.is_same(&other.clone()), at == other_at, "{clock:?} {at}, {other:?} {other_at}");
+            }
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl TokenBuckets {
     /// above the burst. A refusal changes nothing.
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
         let TokenBucketPolicy { context, .. } = &*self.0;
-        let taken = self.0.take(client, cost, |_, _, _| ());
+        let taken = self.0.take(client, cost, self.0.context.clock.now(), |_, _, _| ());
         let client = Some(client);
         context.observers.emit(&match &taken {
             Ok(_) => Event::Admitted { policy: &context.name, client },

@@ -69,6 +69,10 @@ impl PolicyConfig for TokenBucketConfig {
         context.observers.attach(&policy);
         Ok(policy)
     }
+
+    fn clients(&mut self) -> Option<&mut ClientConfig> {
+        Some(&mut self.clients)
+    }
 }
 
 /// A service behind a [`TokenBucketLayer`], by a name that a field can have.

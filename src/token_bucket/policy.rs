@@ -8,7 +8,7 @@ use std::{
 use super::{
     decision::{ClientBuckets, Demand, FurtherBucket, OtherLimits, Shortage},
     gcra,
-    layer::TokenBucketConfig,
+    layer::{TokenBucketConfig, TokenBucketLayer},
     permit::TokenBucketPermit,
     rate::Rate,
     rates::{Limits, RateLimit},
@@ -16,9 +16,12 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Sample, Sampled, caught},
+    gate::{
+        Admit, AskPolicy, ClientResolver, Event, MaybeFuture, MemberDecision, PolicyContext, RequestTimes, Sample,
+        Sampled, caught,
+    },
     head::RequestHead,
-    identity::{Client, Tier},
+    identity::{Client, Identify, Tier},
     refusal::{Reason, Refusal},
     sync::HotSwap,
     time::Moment,
@@ -49,7 +52,26 @@ impl TokenBucketPolicy {
         }
     }
 
-    /// Takes `cost` from all buckets of the client and from the global one, or from none.
+    /// Decides on a request of `client`, at the time that `now` returns. Returns what `admitted` makes of the permit.
+    #[inline(always)] // the permit would be copied once more
+    fn decide<T>(
+        &self,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        now: impl FnOnce() -> Moment,
+        mut admitted: impl FnMut(TokenBucketPermit) -> T,
+    ) -> Result<T, Refusal> {
+        self.clients.resolve(client, &self.context, |client| {
+            let Some(client) = client else { return Ok(admitted(self.silent())) };
+            let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
+            let taken = self.take(client, cost, now(), |limit, full_at, demand| {
+                admitted(TokenBucketPermit::new(limit, full_at, demand))
+            })?;
+            Ok(taken.unwrap_or_else(|| admitted(self.silent())))
+        })
+    }
+
+    /// Takes `cost` at `now` from all buckets of the client and from the global one, or from none.
     ///
     /// Returns what `admitted` makes of the limit that is nearest to a refusal, of the time at which its bucket is full, and
     /// of the demand; `None` if the first table had no room for the client, so that it took from a bucket that newcomers share.
@@ -58,10 +80,10 @@ impl TokenBucketPolicy {
         &self,
         client: &Client,
         cost: Cost,
-        admitted: impl Fn(&Arc<RateLimit>, u64, &Demand<'_>) -> T,
+        mut now: Moment,
+        mut admitted: impl FnMut(&Arc<RateLimit>, u64, &Demand<'_>) -> T,
     ) -> Result<Option<T>, Refusal> {
         loop {
-            let now = self.context.clock.now();
             let present = self.limits.present();
             let limits = &*present;
             let limit = limits.by_tier.of(client.tier());
@@ -82,7 +104,10 @@ impl TokenBucketPolicy {
                 }
                 Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
-                Err(TableError::Stale) => continue, // a rate has changed since it was read
+                Err(TableError::Stale) => {
+                    now = self.context.clock.now(); // a rate has changed since it was read
+                    continue;
+                }
             };
         }
     }
@@ -221,12 +246,7 @@ impl Admit for TokenBucketPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
-        MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
-            let Some(client) = client else { return Ok(self.silent()) };
-            let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-            let permit = self.take(client, cost, TokenBucketPermit::new)?;
-            Ok(permit.unwrap_or_else(|| self.silent()))
-        }))
+        MaybeFuture::Ready(self.decide(request, client, || self.context.clock.now(), |permit| permit))
     }
 }
 
@@ -234,6 +254,24 @@ impl Sampled for TokenBucketPolicy {
     fn sample(&self, report: &mut dyn FnMut(&Sample<'_>)) {
         let (live, most) = (self.live_clients(), self.buckets.table.capacity());
         report(&Sample::Clients { policy: &self.context.name, live, most });
+    }
+}
+
+impl AskPolicy for TokenBucketLayer {
+    fn identity(policy: &TokenBucketPolicy) -> Option<&Arc<dyn Identify>> {
+        Some(policy.clients.identity())
+    }
+
+    #[inline(always)]
+    fn admit<'a>(
+        policy: &'a Arc<TokenBucketPolicy>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<TokenBucketPermit>,
+    ) -> MemberDecision<TokenBucketPolicy> {
+        let now = || times.by(&policy.context.clock);
+        policy.decide(request, client, now, |admitted| *permit = Some(admitted)).into()
     }
 }
 

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("identity", &["error", "head"]),
     ("refusal", &["error", "head", "kind", "policy_name", "sync"]),
     ("gate", &["circuit_state", "error", "head", "identity", "policy_name", "refusal", "time"]),
+    ("gates", &["error", "gate", "head", "identity", "refusal"]),
     ("token_bucket", &["cost", "error", "gate", "head", "identity", "policy_name", "refusal", "sync", "time"]),
     (
         "circuit_breaker",

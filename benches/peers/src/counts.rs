@@ -70,6 +70,17 @@ const ROWS: &[(Entry, Option<&str>)] = &[
         },
         Some(BARE),
     ),
+    (
+        Entry { name: "bucket and breaker, one gate", make: || serve(ours::gates_two().layer(bare::<Body>()), OK) },
+        Some(BARE),
+    ),
+    (
+        Entry {
+            name: "bucket, quota and breaker, one gate",
+            make: || serve(ours::gates_three().layer(bare::<Body>()), OK),
+        },
+        Some(BARE),
+    ),
     (Entry { name: "axum, admitted", make: || serve(behind(ours::plenty()), OK) }, Some(AXUM)),
 ];
 

@@ -3,8 +3,8 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, CircuitBreakerLayer, Client, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
-    QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
+    Admit, CircuitBreakerLayer, Client, Clock, Cost, Dialect, Digester, GateLayer, Gates, MaybeFuture, Period, Plan,
+    Quota, QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
 use crate::drive::API_KEY;
@@ -78,13 +78,15 @@ pub fn hourly() -> TokenBucketLayer {
 
 /// A plan of four request limits that no client reaches.
 pub fn four_counted() -> QuotaLayer {
-    quota(
-        Plan::new("counted")
-            .limit(Quota::requests(1 << 40).per(Period::hour()))
-            .limit(Quota::requests(1 << 40).per(Period::day()))
-            .limit(Quota::requests(1 << 40).per(Period::week()))
-            .limit(Quota::requests(1 << 40).per(Period::month())),
-    )
+    quota(counted())
+}
+
+fn counted() -> Plan {
+    Plan::new("counted")
+        .limit(Quota::requests(1 << 40).per(Period::hour()))
+        .limit(Quota::requests(1 << 40).per(Period::day()))
+        .limit(Quota::requests(1 << 40).per(Period::week()))
+        .limit(Quota::requests(1 << 40).per(Period::month()))
 }
 
 /// A plan of requests, bytes and concurrency that no client exhausts.
@@ -120,6 +122,22 @@ pub fn nested_two() -> (TokenBucketLayer, CircuitBreakerLayer) {
 /// A bucket around a quota of four limits around a breaker, each with a gate of its own.
 pub fn nested_three() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
     (plenty(), four_counted(), last_calls())
+}
+
+/// A bucket around a breaker in one gate.
+pub fn gates_two() -> Gates<(TokenBucketLayer, CircuitBreakerLayer)> {
+    Gates::new((unidentified(), last_seconds())).identify_by(Unverified::header(API_KEY))
+}
+
+/// A bucket around a quota of four limits around a breaker in one gate.
+pub fn gates_three() -> Gates<(TokenBucketLayer, QuotaLayer, CircuitBreakerLayer)> {
+    let quota = QuotaLayer::new(counted()).accept_unverified().rate_limit_headers(Dialect::None);
+    Gates::new((unidentified(), quota, last_calls())).identify_by(Unverified::header(API_KEY))
+}
+
+/// A rate that no client reaches, without an identity of its own.
+fn unidentified() -> TokenBucketLayer {
+    TokenBucketLayer::new(Rate::per_second(1).burst(u64::from(PLENTY))).rate_limit_headers(Dialect::None)
 }
 
 /// Admits each request: measures the cost of the gate alone.

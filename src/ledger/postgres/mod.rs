@@ -52,6 +52,7 @@ impl PostgresDatabase {
 
 impl SqlDialect for Postgres {
     const NOW: &'static str = "now()";
+    const EARLIEST: &'static str = "timestamptz '-infinity'";
     const LARGER: &'static str = "greatest";
     const BEGIN_WRITE: &'static str = "BEGIN";
     // The lock is the first eight letters of "tollgate", as a number.
@@ -65,6 +66,7 @@ impl SqlDialect for Postgres {
         include_str!("../schema/postgres/0001_ledger.sql"),
         include_str!("../schema/postgres/0002_counters.sql"),
         include_str!("../schema/postgres/0003_begin.sql"),
+        include_str!("../schema/postgres/0004_keys.sql"),
     ];
     const LOST_GUARDS: &'static str = "SELECT 'unique index quota_consumption_once' WHERE NOT EXISTS (
             SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('quota_consumption_once')

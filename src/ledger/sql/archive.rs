@@ -42,7 +42,7 @@ pub(crate) fn finished<S: SqlDialect>() -> String {
          FROM quota_consumption q CROSS JOIN quota_counter c
          WHERE c.tenant_id = q.tenant_id AND c.limit_id = q.limit_id AND c.quota_type = q.quota_type
             AND c.period = q.period AND c.window_start = q.window_start AND c.epoch = q.epoch
-            AND q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0
+            AND q.tenant_id = $1 AND q.consumed_at >= {} AND c.window_end <= $2 AND c.reserved = 0
             AND q.entry <> 'grant' AND q.job_id NOT LIKE 'credit\u{b7}%'
             AND (q.limit_id, q.quota_type, q.period, q.window_start, q.epoch) NOT IN (
                 SELECT r.limit_id, r.quota_type, r.period, r.window_start, r.epoch
@@ -50,6 +50,7 @@ pub(crate) fn finished<S: SqlDialect>() -> String {
                 WHERE h.tenant_id = $1 AND r.tenant_id = h.tenant_id AND r.job_id = h.job_id AND r.attempt = h.attempt)
          GROUP BY q.limit_id, q.quota_type, q.period, q.window_start, q.epoch
          HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR min(CASE WHEN {ARCHIVED} THEN 1 ELSE 0 END) = 0)",
+        S::EARLIEST,
         S::indexed_by("quota_consumption_once")
     )
 }

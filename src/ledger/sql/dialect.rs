@@ -11,6 +11,8 @@ use crate::ledger::{DbError, LedgerError};
 pub(crate) trait SqlDialect: Database {
     /// Expression of the present time, in the stored form.
     const NOW: &'static str;
+    /// Expression of a time before all others. PostgreSQL finds the entries of an account only by a condition on their time.
+    const EARLIEST: &'static str;
     /// Function that returns the larger of two values.
     const LARGER: &'static str;
     /// Statement that begins a writing transaction.

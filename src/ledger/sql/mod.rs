@@ -6,7 +6,7 @@ mod dialect;
 pub(crate) mod encoding;
 mod open_file;
 mod opening;
-mod reports;
+pub(crate) mod reports;
 mod rows;
 mod schema;
 mod session;

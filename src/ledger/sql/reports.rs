@@ -15,18 +15,19 @@ use crate::{
 /// of the void wrote before it, found by its job. `CROSS JOIN` keeps SQLite from the opposite join order. Ids order the
 /// rows of an account as they were written.
 ///
-/// An amount is summed in two halves, so that the sums fit wherever the rows do.
-const BILLED: &str = "
+/// An amount is summed in two halves, so that the sums fit wherever the rows do. The rows are read once
+/// (`MATERIALIZED`): to find the voids among them by a second scan would cost as much as the first.
+pub(crate) const BILLED: &str = "
+    WITH written AS MATERIALIZED (
+        SELECT id, job_id, attempt, entry, part, quota_type, limit_id, amount FROM quota_consumption
+        WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3)
     SELECT quota_type, CAST(sum(amount >> 32) AS bigint), CAST(sum(amount & 4294967295) AS bigint) FROM
         (SELECT quota_type, sign * CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
          FROM (
-            SELECT 1 AS sign, job_id, attempt, entry, part, quota_type, limit_id, amount FROM quota_consumption
-            WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3
+            SELECT 1 AS sign, job_id, attempt, entry, part, quota_type, limit_id, amount FROM written
             UNION ALL
             SELECT -1, r.job_id, r.attempt, r.entry, r.part, r.quota_type, r.limit_id, r.amount
-            FROM (SELECT job_id, attempt, min(id) AS id FROM quota_consumption
-                  WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND entry = 'void'
-                  GROUP BY job_id, attempt) v
+            FROM (SELECT job_id, attempt, min(id) AS id FROM written WHERE entry = 'void' GROUP BY job_id, attempt) v
             CROSS JOIN quota_consumption r
             WHERE r.tenant_id = $1 AND r.job_id = v.job_id AND r.attempt = v.attempt AND r.id < v.id) rows_of_items
          WHERE limit_id <> '' AND entry NOT IN ('void', 'reset', 'grant')
@@ -162,26 +163,31 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok((compared.first().map_or(Ok(0), |row| Columns::<S>::new(row).number())?, drifts))
     }
 
-    /// Sets the counters of a tenant to the sums of their rows, under its lock; returns the number of wrong ones.
-    pub(crate) async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
+    /// Statement that sets the counters of a tenant to the sums of their rows.
+    pub(crate) fn repairing() -> String {
         let larger = S::LARGER;
-        let sql = format!(
+        format!(
             "UPDATE quota_counter SET used = {larger}(s.written - s.held, 0), reserved = {larger}(s.held, 0)
              FROM (SELECT c.limit_id, c.quota_type, c.period, c.window_start, c.epoch, coalesce(s.written, 0) AS written,
                     coalesce(s.held, 0) AS held
                 FROM quota_counter c LEFT JOIN
-                    ({} AND tenant_id = $1 GROUP BY tenant_id, limit_id, quota_type, period, window_start, epoch) s
+                    ({} AND tenant_id = $1 AND consumed_at >= {} GROUP BY tenant_id, limit_id, quota_type, period, window_start, epoch) s
                     USING (tenant_id, limit_id, quota_type, period, window_start, epoch)
                 WHERE c.tenant_id = $1) s
              WHERE quota_counter.tenant_id = $1 AND quota_counter.limit_id = s.limit_id
                 AND quota_counter.quota_type = s.quota_type AND quota_counter.period = s.period AND quota_counter.window_start = s.window_start
                 AND quota_counter.epoch = s.epoch
                 AND (used <> {larger}(s.written - s.held, 0) OR reserved <> {larger}(s.held, 0))",
-            should_be::<S>()
-        );
+            should_be::<S>(),
+            S::EARLIEST
+        )
+    }
+
+    /// Sets the counters of a tenant to the sums of their rows, under its lock; returns the number of wrong ones.
+    pub(crate) async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
         let mut connection = self.acquire().await?;
         let (mut transaction, _) = locked::<S>(&mut connection, tenant).await?;
-        let wrong = S::execute(&mut transaction, safe(sql), &[SqlValue::Text(tenant)]).await?;
+        let wrong = S::execute(&mut transaction, safe(Self::repairing()), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(wrong)
     }

@@ -90,6 +90,7 @@ fn check_path(path: &Path) -> Result<(), LedgerError> {
 
 impl SqlDialect for Sqlite {
     const NOW: &'static str = statements::CLOCK;
+    const EARLIEST: &'static str = "(-1 << 63)";
     const LARGER: &'static str = "max";
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
     // SQLite reports a read-only file only to statements that would write.
@@ -99,8 +100,11 @@ impl SqlDialect for Sqlite {
     const PROVES_WRITABLE: bool = true;
     const CACHES_STATEMENTS: bool = true;
     const HAS_SCHEMA: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = 'quota_schema'";
-    const VERSIONS: &'static [&'static str] =
-        &[include_str!("../schema/sqlite/0001_ledger.sql"), include_str!("../schema/sqlite/0002_counters.sql")];
+    const VERSIONS: &'static [&'static str] = &[
+        include_str!("../schema/sqlite/0001_ledger.sql"),
+        include_str!("../schema/sqlite/0002_counters.sql"),
+        include_str!("../schema/sqlite/0003_keys.sql"),
+    ];
     const LOST_GUARDS: &'static str = "SELECT 'unique index quota_consumption_once' WHERE NOT EXISTS (
             SELECT 1 FROM pragma_index_list('quota_consumption') WHERE name = 'quota_consumption_once' AND [unique])
         UNION ALL SELECT 'trigger ' || column1 FROM (VALUES ('quota_consumption_unchanged'), ('quota_consumption_kept'))

@@ -10,6 +10,7 @@ use http::{Extensions, Method};
 
 use super::{
     active_plan::{ActivePlan, ClientPlans},
+    builder::QuotaLayer,
     bytes::Bytes,
     charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
@@ -21,9 +22,9 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
+    gate::{Admit, AskPolicy, ClientResolver, Event, MaybeFuture, MemberDecision, PolicyContext, RequestTimes, Tiered},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Identify},
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
@@ -35,6 +36,7 @@ use crate::{
     },
     refusal::{Dialect, Reason, Refusal, Violation},
     sync::HotSwap,
+    time::Moment,
 };
 
 /// Retry delay while the job is running; its end is unknown.
@@ -105,16 +107,32 @@ impl QuotaPolicy {
         self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client.tier())))
     }
 
+    /// Decides on a request of `client`, at the time that `now` returns.
+    #[inline]
+    fn ask(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        now: impl FnOnce() -> Moment,
+    ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
+        let decided = self.clients.resolve(client, &self.common.context, |client| match client {
+            Some(client) => self.decide(request, client, now),
+            None => Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(self.common.settings.share)))),
+        });
+        decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
+    }
+
     #[inline]
     fn decide(
         self: &Arc<Self>,
         request: &RequestHead<'_>,
         client: &Client,
+        now: impl FnOnce() -> Moment,
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         if self.common.settings.share && self.charges_already(request, client) {
             return Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(true))));
         }
-        let now = self.common.now();
+        let now = self.common.at(now());
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
         let (asked, connect) = (active.asked(request), request.method == Method::CONNECT);
@@ -242,7 +260,12 @@ impl Common {
     /// Returns the time, read once.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let moment = self.context.clock.now();
+        self.at(self.context.clock.now())
+    }
+
+    /// Returns the time at a moment that was just read.
+    #[inline]
+    fn at(&self, moment: Moment) -> Now {
         Now { moment, wall: self.context.clock.wall_at(moment) }
     }
 
@@ -334,16 +357,32 @@ impl Admit for QuotaPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
-        let decided = self.clients.resolve(client, &self.common.context, |client| match client {
-            Some(client) => self.decide(request, client),
-            None => Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(self.common.settings.share)))),
-        });
-        decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
+        self.ask(request, client, || self.common.context.clock.now())
     }
 
     fn on_bypass(&self, extensions: &mut Extensions) {
         if self.common.settings.share {
             charge::share_idle(extensions);
+        }
+    }
+}
+
+impl AskPolicy for QuotaLayer {
+    fn identity(policy: &QuotaPolicy) -> Option<&Arc<dyn Identify>> {
+        Some(policy.clients.identity())
+    }
+
+    #[inline(always)]
+    fn admit<'a>(
+        policy: &'a Arc<QuotaPolicy>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<QuotaPermit>,
+    ) -> MemberDecision<QuotaPolicy> {
+        match policy.ask(request, client, || times.by(&policy.common.context.clock)) {
+            MaybeFuture::Ready(decision) => decision.map(|admitted| *permit = Some(admitted)).into(),
+            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
         }
     }
 }

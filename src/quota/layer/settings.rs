@@ -245,6 +245,10 @@ impl PolicyConfig for QuotaConfig {
             }
         }
     }
+
+    fn clients(&mut self) -> Option<&mut ClientConfig> {
+        Some(&mut self.clients)
+    }
 }
 
 /// Panics if a setting named `what` is no time.

@@ -112,9 +112,9 @@ async fn of(options: SqliteConnectOptions) -> Result<SqliteDatabase, LedgerError
     .await
 }
 
-async fn run(file: &Path, statements: &'static str) -> Result<(), String> {
+async fn run(file: &Path, statements: impl Into<Arc<str>>) -> Result<(), String> {
     let mut connection = options(file).connect().await.unwrap();
-    sqlx::raw_sql(statements).execute(&mut connection).await.map(|_| ()).map_err(|error| error.to_string())
+    sqlx::raw_sql(safe(statements)).execute(&mut connection).await.map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn one(job: &str) -> Writes {
@@ -166,26 +166,40 @@ async fn many_programs_make_the_tables_once() {
 }
 
 #[tokio::test]
-async fn counters_of_version_1_are_migrated_with_their_rows() {
+async fn tables_of_earlier_versions_are_migrated_with_their_rows() {
+    let directory = Directory::new();
+    for version in [2, 1] {
+        let file = directory.file();
+        let tables = [Sqlite::PREPARE_SCHEMA].into_iter().chain(Sqlite::VERSIONS[..version].iter().copied());
+        let rows = "INSERT INTO quota_account (tenant_id, created_at) VALUES ('ann', 0);
+            INSERT INTO quota_counter (tenant_id, limit_id, quota_type, window_start, epoch, window_end, used, reserved, warned, untold)
+                VALUES ('ann', 'daily', 'requests', 86400000000, 0, 9999999999000000, 3, 0, 1, 0);
+            INSERT INTO quota_consumption VALUES
+                (1, 'ann', 'job', 'requests', 'daily', 86400000000, 0, 'charge', 0, 0, 3, 0, zeroblob(16), NULL, NULL, NULL, NULL, NULL";
+        let rows = match version {
+            1 => format!("{rows})"),
+            _ => format!("{rows}, '')")
+                .replace("window_start, epoch, window_end", "window_start, epoch, period, window_end")
+                .replace("86400000000, 0, 9999999999000000", "86400000000, 0, '', 9999999999000000"),
+        };
+        let applied = (1..=version).map(|at| format!("INSERT INTO quota_schema VALUES ({at}, 0)"));
+        for sql in tables.map(str::to_owned).chain(applied).chain([rows]) {
+            run(&file, sql).await.unwrap();
+        }
+        let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
+        let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &one("other")).await.unwrap();
+        let counter = StoredCounter { period: "".into(), ..count(3, 0) };
+        assert_eq!(loaded.accounts["ann"].counts, [counter]);
+        assert_eq!((loaded.rows[0].amount, &*loaded.rows[0].period), (3, ""));
+        let twice = transact(&ledger, &reads(&["ann"], &[]), &one("job")).await;
+        assert!(matches!(twice, Err(DbError::Rejected(_))), "version {version}: {twice:?}");
+    }
+}
+
+#[tokio::test]
+async fn id_of_a_ledger_stays_and_no_other_one_has_it() {
     let directory = Directory::new();
     let file = directory.file();
-    for sql in [
-        <Sqlite as SqlDialect>::PREPARE_SCHEMA,
-        <Sqlite as SqlDialect>::VERSIONS[0],
-        "INSERT INTO quota_schema VALUES (1, 0); INSERT INTO quota_account VALUES ('ann', 0);
-        INSERT INTO quota_counter VALUES
-            ('ann', 'daily', 'requests', 86400000000, 0, 9999999999000000, 3, 0, 1, 0);
-        INSERT INTO quota_consumption VALUES
-            (1, 'ann', 'job', 'requests', 'daily', 86400000000, 0, 'charge', 0, 0, 3, 0, zeroblob(16), NULL, NULL, NULL, NULL, NULL)",
-    ] {
-        run(&file, sql).await.unwrap();
-    }
-    let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
-    let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &one("other")).await.unwrap();
-    let counter = StoredCounter { period: "".into(), ..count(3, 0) };
-    assert_eq!(loaded.accounts["ann"].counts, [counter]);
-    assert_eq!((loaded.rows[0].amount, &*loaded.rows[0].period), (3, ""));
-    // Its id stays, and no other ledger has it.
     let again = || SqliteDatabase::in_file(&file, OpenOptions::default());
     let id = again().await.unwrap().ledger_id();
     assert!(id.is_some());
@@ -199,7 +213,7 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
     for (altered, words) in [
         (
             "INSERT INTO quota_schema VALUES (7, 0)",
-            "must be at most 2, got 7: a newer version has migrated them; update this program",
+            "must be at most 3, got 7: a newer version has migrated them; update this program",
         ),
         ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
         ("DROP TRIGGER quota_consumption_kept", "lost its trigger quota_consumption_kept"),

@@ -122,7 +122,7 @@ async fn settings_of_the_server_change_no_time() {
 
 #[tokio::test]
 async fn tables_of_earlier_versions_are_migrated_with_their_rows() {
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let url = Server::shared().database();
         let mut other = PgConnection::connect(&url).await.unwrap();
         let run = [Postgres::PREPARE_SCHEMA].into_iter().chain(Postgres::VERSIONS[..version].iter().copied());
@@ -143,6 +143,8 @@ async fn tables_of_earlier_versions_are_migrated_with_their_rows() {
         let counter = &loaded.accounts["ann"].counts[0];
         assert_eq!((counter.counter.used, &*counter.period), (3, ""), "version {version}");
         assert_eq!((loaded.rows.len(), loaded.rows[0].amount), (1, 3), "version {version}");
+        let twice = transact(&ledger, &reads(&["ann"], &[]), &one("ann", "job")).await;
+        assert!(matches!(twice, Err(DbError::Rejected(_))), "version {version}: {twice:?}");
         assert_eq!(ledger.drifts(10).await.unwrap().1.len(), 1, "the row that was written without a counter");
     }
 }

@@ -1,0 +1,132 @@
+//! Layers as members of gates: their policies are asked side by side, with one reading of each clock.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    admit::{Admit, Permit},
+    future::DecisionFuture,
+    layer::GateShared,
+    maybe_future::MaybeFuture,
+};
+use crate::{
+    error::ConfigError,
+    head::RequestHead,
+    identity::{Client, Identify},
+    refusal::Refusal,
+    time::{Clock, Moment},
+};
+
+/// A layer of one policy, as [`gate_layer`](crate::gate::gate_layer) defines it.
+pub trait PolicyLayer: Clone + Send + Sync + 'static {
+    /// The policy.
+    type Policy: Admit<Permit = Self::Permit>;
+    /// The permit of the policy.
+    type Permit: Permit;
+
+    /// Returns the policy and the settings of its gate, built at first use.
+    fn gate(&self) -> Result<Arc<GateShared<Self::Policy>>, ConfigError>;
+
+    /// Sets the identity of clients, unless the layer has one of its own. Returns whether it was set.
+    fn share_layer_identity(&self, identity: &Arc<dyn Identify>) -> bool;
+}
+
+/// A layer whose policy can be asked beside others. By default it is asked as a gate of its own would ask it.
+pub trait AskPolicy: PolicyLayer {
+    /// Returns the identity by which the policy finds clients; `None` if it finds them in another way, or needs none.
+    fn identity(policy: &Self::Policy) -> Option<&Arc<dyn Identify>> {
+        let _ = policy;
+        None
+    }
+
+    /// Asks the policy, as [`Admit::admit`] does. It takes the time from `times`, and writes the permit where it stays: a
+    /// move of what was just written stalls.
+    #[inline(always)]
+    fn admit<'a>(
+        policy: &'a Arc<Self::Policy>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<Self::Permit>,
+    ) -> MemberDecision<Self::Policy> {
+        let _ = times;
+        match policy.admit(request, client) {
+            MaybeFuture::Ready(Ok(admitted)) => {
+                *permit = Some(admitted);
+                MemberDecision::Admitted
+            }
+            MaybeFuture::Ready(Err(refusal)) => MemberDecision::Refused(refusal),
+            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
+        }
+    }
+}
+
+/// Decision of a policy that was asked beside others.
+pub enum MemberDecision<A: Admit> {
+    /// The permit is written.
+    Admitted,
+    /// There is no permit.
+    Refused(Refusal),
+    /// There is no decision yet.
+    Pending(DecisionFuture<A>),
+}
+
+impl<A: Admit> fmt::Debug for MemberDecision<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admitted => f.write_str("Admitted"),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::Pending(_) => f.write_str("Pending(..)"),
+        }
+    }
+}
+
+impl<A: Admit> From<Result<(), Refusal>> for MemberDecision<A> {
+    #[inline]
+    fn from(decision: Result<(), Refusal>) -> Self {
+        decision.map_or_else(Self::Refused, |()| Self::Admitted)
+    }
+}
+
+/// Times at which the policies of a request decide: members that follow each other and have one clock read it once.
+#[derive(Debug, Default)]
+pub struct RequestTimes<'a>(Option<(&'a Clock, Moment)>);
+
+impl<'a> RequestTimes<'a> {
+    /// Returns the last time that was read, if it was read from this clock.
+    #[inline]
+    pub(crate) fn last(&self, clock: &Clock) -> Option<Moment> {
+        self.0.and_then(|(last, now)| last.is_same(clock).then_some(now))
+    }
+
+    /// Returns the time by `clock`: the last one that was read, if it was read from the same clock.
+    #[inline]
+    pub(crate) fn by(&mut self, clock: &'a Clock) -> Moment {
+        if let Some(now) = self.last(clock) {
+            return now;
+        }
+        let now = clock.now();
+        self.0 = Some((clock, now));
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::FakeClock;
+
+    #[test]
+    fn clock_is_read_once_until_another_one_is_read() {
+        let (fake, other) = (FakeClock::new(), FakeClock::new());
+        let [one, clone, two] = [&fake, &fake, &other].map(|fake| Clock::from(fake.clone()));
+        let start = fake.now();
+        let mut times = RequestTimes::default();
+        assert_eq!(times.by(&one), start);
+        fake.advance(Duration::from_secs(1));
+        assert_eq!(times.by(&clone), start, "a clone shows the time that was read");
+        assert_eq!(times.by(&two), other.now());
+        assert_eq!(times.by(&one), start + Duration::from_secs(1));
+    }
+}
