@@ -1,6 +1,9 @@
 //! Borrowed heads of requests and responses.
 
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, response};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request,
+    response,
+};
 
 /// Head of a request, borrowed: the input of a policy.
 ///
@@ -89,6 +92,14 @@ impl<'a> From<&'a response::Parts> for ResponseHead<'a> {
         let response::Parts { status, version, headers, extensions, .. } = parts;
         Self { status: *status, version: *version, headers, extensions }
     }
+}
+
+/// Returns the value of a field that is present once.
+///
+/// Where each field is present once, as usual, a lookup suffices: it costs less than to walk along the values of one.
+#[inline]
+pub(crate) fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    if headers.len() == headers.keys_len() { headers.get(name) } else { only(headers.get_all(name)) }
 }
 
 /// Returns the only one of several values, such as the line of a field that must be present once.

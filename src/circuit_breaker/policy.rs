@@ -62,21 +62,19 @@ impl Admit for CircuitBreakerPolicy {
             circuit.unready(verdict);
         }
     }
-}
 
-impl AskPolicy for CircuitBreakerLayer {
     #[inline(always)]
-    fn admit<'a>(
-        policy: &'a Arc<CircuitBreakerPolicy>,
+    fn admit_in_place<'a>(
+        self: &'a Arc<Self>,
         request: &RequestHead<'_>,
         _: Option<&Client>,
         times: &mut RequestTimes<'a>,
         permit: &mut Option<CircuitBreakerPermit>,
-    ) -> MemberDecision<CircuitBreakerPolicy> {
-        let CircuitBreaker { circuit, keys } = &policy.0;
+    ) -> MemberDecision<Self> {
+        let CircuitBreaker { circuit, keys } = &self.0;
         let clock = &circuit.shared.context.clock;
         let decision = match keys {
-            Some(keys) => policy.permit_by_key(keys, request, times.by(clock)),
+            Some(keys) => self.permit_by_key(keys, request, times.by(clock)),
             None => {
                 if let Some(ticket) = circuit.fast_paths.admit_counted() {
                     let started = if ticket.is_timed() { times.by(clock) } else { Moment::default() };
@@ -89,6 +87,8 @@ impl AskPolicy for CircuitBreakerLayer {
         decision.map(|admitted| *permit = Some(admitted)).into()
     }
 }
+
+impl AskPolicy for CircuitBreakerLayer {}
 
 impl CircuitBreakerPolicy {
     /// Decides by the circuit of the request's key, at `now`.

@@ -7,8 +7,9 @@ use http::{Extensions, HeaderMap, Response};
 use super::{
     MaybeFuture,
     lasts::{Lasts, ToHead},
+    member::{MemberDecision, RequestTimes},
 };
-use crate::{head::RequestHead, identity::Client, refusal::Refusal};
+use crate::{head::RequestHead, identity::Client, refusal::Refusal, time::Clock};
 
 /// Decides whether a request may reach the inner service.
 ///
@@ -55,6 +56,35 @@ pub trait Admit: Send + Sync + 'static {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<Self::Permit, Refusal>>;
+
+    /// Returns the clock that every decision reads. It is read before the client is identified: a clock waits for all
+    /// work before it.
+    #[doc(hidden)]
+    #[inline]
+    fn decision_clock(&self) -> Option<&Clock> {
+        None
+    }
+
+    /// As [`admit`](Self::admit), for gates: takes the time from `times`, and writes the permit where it stays. A move of
+    /// what was just written stalls.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn admit_in_place<'a>(
+        self: &'a Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<Self::Permit>,
+    ) -> MemberDecision<Self>
+    where
+        Self: Sized,
+    {
+        let _ = times;
+        match self.admit(request, client) {
+            MaybeFuture::Ready(decision) => decision.map(|admitted| *permit = Some(admitted)).into(),
+            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
+        }
+    }
 
     /// Decides without a request, if the decision does not depend on one. Returns `None` by default: the policy needs the
     /// request.

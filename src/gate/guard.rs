@@ -38,10 +38,11 @@ impl<P: Permit> Guard<P> {
         Self { permit, progress: AtomicU64::new(HEAD) }
     }
 
-    /// Moves the permit and its progress out and leaves a guard without a permit.
+    /// Moves the permit and its progress out and leaves a guard without a permit. One that was settled is not read: a move
+    /// of what was just written stalls.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
-        mem::replace(self, Self::new(None))
+        if self.is_live() { mem::replace(self, Self::new(None)) } else { Self::new(None) }
     }
 
     /// Returns the place of the permit, into which a decision writes it.

@@ -6,12 +6,10 @@ use super::{
     admit::{Admit, Permit},
     future::DecisionFuture,
     layer::GateShared,
-    maybe_future::MaybeFuture,
 };
 use crate::{
     error::ConfigError,
-    head::RequestHead,
-    identity::{Client, Identify},
+    identity::Identify,
     refusal::Refusal,
     time::{Clock, Moment},
 };
@@ -30,37 +28,16 @@ pub trait PolicyLayer: Clone + Send + Sync + 'static {
     fn share_layer_identity(&self, identity: &Arc<dyn Identify>) -> bool;
 }
 
-/// A layer whose policy can be asked beside others. By default it is asked as a gate of its own would ask it.
+/// A layer whose policy can be asked beside others.
 pub trait AskPolicy: PolicyLayer {
     /// Returns the identity by which the policy finds clients; `None` if it finds them in another way, or needs none.
     fn identity(policy: &Self::Policy) -> Option<&Arc<dyn Identify>> {
         let _ = policy;
         None
     }
-
-    /// Asks the policy, as [`Admit::admit`] does. It takes the time from `times`, and writes the permit where it stays: a
-    /// move of what was just written stalls.
-    #[inline(always)]
-    fn admit<'a>(
-        policy: &'a Arc<Self::Policy>,
-        request: &RequestHead<'_>,
-        client: Option<&Client>,
-        times: &mut RequestTimes<'a>,
-        permit: &mut Option<Self::Permit>,
-    ) -> MemberDecision<Self::Policy> {
-        let _ = times;
-        match policy.admit(request, client) {
-            MaybeFuture::Ready(Ok(admitted)) => {
-                *permit = Some(admitted);
-                MemberDecision::Admitted
-            }
-            MaybeFuture::Ready(Err(refusal)) => MemberDecision::Refused(refusal),
-            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
-        }
-    }
 }
 
-/// Decision of a policy that was asked beside others.
+/// Decision of a policy whose permit is written where it stays.
 pub enum MemberDecision<A: Admit> {
     /// The permit is written.
     Admitted,
@@ -96,6 +73,14 @@ impl<'a> RequestTimes<'a> {
     #[inline]
     pub(crate) fn last(&self, clock: &Clock) -> Option<Moment> {
         self.0.and_then(|(last, now)| last.is_same(clock).then_some(now))
+    }
+
+    /// Reads the clock that a decision will read, if there is one.
+    #[inline]
+    pub(crate) fn read(&mut self, clock: Option<&'a Clock>) {
+        if let Some(clock) = clock {
+            self.by(clock);
+        }
     }
 
     /// Returns the time by `clock`: the last one that was read, if it was read from the same clock.

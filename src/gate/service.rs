@@ -10,11 +10,12 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{
-    Body, MaybeFuture,
+    Body,
     admit::Admit,
     future::{DecisionFuture, GateFuture, Waiting, begin},
     guard::Guard,
     layer::GateShared,
+    member::{MemberDecision, RequestTimes},
 };
 use crate::{
     head::RequestHead,
@@ -127,23 +128,24 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let ready = self.readiness == Readiness::Ready;
-        let permit = if self.shared.bypasses(&request) {
-            None
-        } else {
+        let mut guard = Guard::new(None);
+        if !self.shared.bypasses(&request) {
+            let policy = &self.shared.policy;
+            let mut times = RequestTimes::default();
+            times.read(policy.decision_clock());
             let head = RequestHead::of(&request);
-            let mut client = self.shared.policy.identify(&head);
+            let mut client = policy.identify(&head);
             Client::identified(&mut client);
-            match self.shared.policy.admit(&head, client.as_ref()) {
-                MaybeFuture::Ready(decision) => match self.shared.apply(decision, client.as_ref()) {
-                    Ok(permit) => permit,
-                    Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
-                },
-                MaybeFuture::Future(decision) => {
-                    return self.wait(ready, request, Some(decision), client, Guard::new(None));
+            match policy.admit_in_place(&head, client.as_ref(), &mut times, guard.place()) {
+                MemberDecision::Admitted => self.shared.admitted(client.as_ref()),
+                MemberDecision::Refused(refusal) => {
+                    if let Err(refusal) = self.shared.refused(refusal, client.as_ref()) {
+                        return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request)));
+                    }
                 }
+                MemberDecision::Pending(decision) => return self.wait(ready, request, Some(decision), client, guard),
             }
-        };
-        let mut guard = Guard::new(permit);
+        }
         if !ready {
             return self.wait(ready, request, None, None, guard);
         }

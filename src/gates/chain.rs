@@ -222,6 +222,9 @@ impl<L: AskPolicy, Rest: Chain> Chain for ChainLink<L, Rest> {
         let gate = &*self.gate;
         let bypasses = gate.bypasses(asking.request);
         let shared = if self.shares_identity { known } else { None };
+        if !bypasses {
+            asking.times.read(gate.policy.decision_clock());
+        }
         // A client stays where it was written: it is large.
         let mut found =
             if bypasses || shared.is_some() { None } else { gate.policy.identify(&RequestHead::of(asking.request)) };
@@ -233,7 +236,7 @@ impl<L: AskPolicy, Rest: Chain> Chain for ChainLink<L, Rest> {
             if self.shares_identity {
                 known = Some(client);
             }
-            match L::admit(&gate.policy, &head, client, &mut asking.times, permits.guard.place()) {
+            match gate.policy.admit_in_place(&head, client, &mut asking.times, permits.guard.place()) {
                 MemberDecision::Admitted => gate.admitted(client),
                 MemberDecision::Refused(refusal) => {
                     if let Err(refusal) = gate.refused(refusal, client) {

@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{error::ConfigError, head::only};
+use crate::{
+    error::ConfigError,
+    head::{only, only_value},
+};
 
 /// Default for the greatest length of a credential, in bytes.
 const DEFAULT_LONGEST: usize = 4_096;
@@ -80,7 +83,7 @@ pub(super) fn token(what: &str, name: &str) -> Result<HeaderName, ConfigError> {
 
 /// Returns the value of a field that is present once and not too long.
 fn only_line<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
-    only(headers.get_all(name)).filter(|value| value.len() <= longest).map(|value| value.as_bytes().trim_ascii())
+    only_value(headers, name).filter(|value| value.len() <= longest).map(|value| value.as_bytes().trim_ascii())
 }
 
 /// Returns the value of a cookie that is present once. Over HTTP/2 cookies may come in several lines (RFC 9113, section

@@ -24,7 +24,7 @@ use crate::{
     identity::{Client, Identify, Tier},
     refusal::{Reason, Refusal},
     sync::HotSwap,
-    time::Moment,
+    time::{Clock, Moment},
 };
 
 /// Policy of a [`TokenBucketLayer`](crate::TokenBucketLayer): its rates and buckets.
@@ -88,21 +88,29 @@ impl TokenBucketPolicy {
             let limits = &*present;
             let limit = limits.by_tier.of(client.tier());
             let demand = Demand { tag: RateLimit::tag(client), cost, now, takes: true, others: limits.others.as_ref() };
-            let decide = move |bucket| demand.decide(limit, bucket);
+            // A shortage stays here: as a part of the result it would pass through memory, and the time with it.
+            let mut shortage = None;
+            let decide = |bucket| {
+                let (after, decision) = demand.decide(limit, bucket);
+                (after, decision.map_err(|short| shortage = Some(short)).ok())
+            };
             let taken = self.buckets.table.update(limit.key(demand.tag), now, &limits.revision, decide);
             if limits.others.as_ref().is_some_and(OtherLimits::has_overflowed) {
                 self.report_overflow();
             }
             return match taken {
-                Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
-                Ok(Err(Shortage::Further(FurtherBucket { place, full_at }))) => {
-                    Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
-                }
-                // The first bucket is the client's own, so that the response reports it. Nothing goes back.
-                Ok(Err(Shortage::NoneShared(full_at))) => {
-                    Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
-                }
-                Ok(Err(shortage)) => self.conclude(shortage, cost).map(|()| None),
+                Ok(Some(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
+                Ok(None) => match shortage {
+                    Some(Shortage::Further(FurtherBucket { place, full_at })) => {
+                        Ok(limit.further.get(place).map(|limit| admitted(limit, full_at, &demand)))
+                    }
+                    // The first bucket is the client's own, so that the response reports it. Nothing goes back.
+                    Some(Shortage::NoneShared(full_at)) => {
+                        Ok(Some(admitted(limit, full_at, &Demand { cost: Cost::PREFLIGHT, ..demand })))
+                    }
+                    Some(shortage) => self.conclude(shortage, cost).map(|()| None),
+                    None => Ok(None),
+                },
                 Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
                 Err(TableError::Stale) => {
                     now = self.context.clock.now(); // a rate has changed since it was read
@@ -248,6 +256,23 @@ impl Admit for TokenBucketPolicy {
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
         MaybeFuture::Ready(self.decide(request, client, || self.context.clock.now(), |permit| permit))
     }
+
+    #[inline]
+    fn decision_clock(&self) -> Option<&Clock> {
+        Some(&self.context.clock)
+    }
+
+    #[inline(always)]
+    fn admit_in_place<'a>(
+        self: &'a Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<TokenBucketPermit>,
+    ) -> MemberDecision<Self> {
+        let now = || times.by(&self.context.clock);
+        self.decide(request, client, now, |admitted| *permit = Some(admitted)).into()
+    }
 }
 
 impl Sampled for TokenBucketPolicy {
@@ -260,18 +285,6 @@ impl Sampled for TokenBucketPolicy {
 impl AskPolicy for TokenBucketLayer {
     fn identity(policy: &TokenBucketPolicy) -> Option<&Arc<dyn Identify>> {
         Some(policy.clients.identity())
-    }
-
-    #[inline(always)]
-    fn admit<'a>(
-        policy: &'a Arc<TokenBucketPolicy>,
-        request: &RequestHead<'_>,
-        client: Option<&Client>,
-        times: &mut RequestTimes<'a>,
-        permit: &mut Option<TokenBucketPermit>,
-    ) -> MemberDecision<TokenBucketPolicy> {
-        let now = || times.by(&policy.context.clock);
-        policy.decide(request, client, now, |admitted| *permit = Some(admitted)).into()
     }
 }
 

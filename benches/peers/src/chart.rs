@@ -25,7 +25,12 @@ const REQUESTS: &[Bar] = &[
     ),
     ("breaker closed, overhead, tollgate, last 100 against recloser, last 100", "", "recloser"),
     ("breaker closed, overhead, tollgate, last 10 s against failsafe, last 10 s", "... last 10 seconds", "failsafe"),
-    ("bucket and breaker, overhead, tollgate, nested", "bucket and breaker", "tower_governor, tower-resilience"),
+    (
+        "bucket and breaker, overhead, tollgate, nested",
+        "bucket and breaker, nested",
+        "tower_governor, tower-resilience",
+    ),
+    ("bucket and breaker, overhead, tollgate, one gate", "... in one gate", "tower_governor, tower-resilience"),
 ];
 
 const DECISIONS: &[Bar] = &[

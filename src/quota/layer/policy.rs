@@ -36,7 +36,7 @@ use crate::{
     },
     refusal::{Dialect, Reason, Refusal, Violation},
     sync::HotSwap,
-    time::Moment,
+    time::{Clock, Moment},
 };
 
 /// Retry delay while the job is running; its end is unknown.
@@ -365,25 +365,30 @@ impl Admit for QuotaPolicy {
             charge::share_idle(extensions);
         }
     }
+
+    #[inline]
+    fn decision_clock(&self) -> Option<&Clock> {
+        Some(&self.common.context.clock)
+    }
+
+    #[inline(always)]
+    fn admit_in_place<'a>(
+        self: &'a Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+        times: &mut RequestTimes<'a>,
+        permit: &mut Option<QuotaPermit>,
+    ) -> MemberDecision<Self> {
+        match self.ask(request, client, || times.by(&self.common.context.clock)) {
+            MaybeFuture::Ready(decision) => decision.map(|admitted| *permit = Some(admitted)).into(),
+            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
+        }
+    }
 }
 
 impl AskPolicy for QuotaLayer {
     fn identity(policy: &QuotaPolicy) -> Option<&Arc<dyn Identify>> {
         Some(policy.clients.identity())
-    }
-
-    #[inline(always)]
-    fn admit<'a>(
-        policy: &'a Arc<QuotaPolicy>,
-        request: &RequestHead<'_>,
-        client: Option<&Client>,
-        times: &mut RequestTimes<'a>,
-        permit: &mut Option<QuotaPermit>,
-    ) -> MemberDecision<QuotaPolicy> {
-        match policy.ask(request, client, || times.by(&policy.common.context.clock)) {
-            MaybeFuture::Ready(decision) => decision.map(|admitted| *permit = Some(admitted)).into(),
-            MaybeFuture::Future(decision) => MemberDecision::Pending(decision),
-        }
     }
 }
 
