@@ -104,7 +104,7 @@ impl CircuitBreaker {
         self.circuit.shared.trip
     }
 
-    /// Returns the time from which on a call is slow.
+    /// Returns the time from which on a call is slow, if [slow calls are counted](Counts::slow).
     #[must_use]
     pub fn slow_after(&self) -> Duration {
         self.circuit.shared.trip.slow_bound()

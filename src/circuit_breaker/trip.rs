@@ -9,7 +9,9 @@ use crate::error::ConfigError;
 ///
 /// Rates are taken over one sliding window: the last 100 calls, unless [`over_calls`](Self::over_calls) or
 /// [`over_time`](Self::over_time) sets another. They are judged only once the window holds 20 calls, because half of
-/// two calls is no evidence. They are judged at each failed or slow call, so a success never opens a circuit.
+/// two calls is no evidence. They are judged at each failed or slow call, so a success in time
+/// never opens a circuit. On a server no call is slow unless a rule is a [`slow_rate`](Self::slow_rate) or
+/// [`slow_after`](Self::slow_after) is set.
 ///
 /// Values are checked by [`CircuitBreakerLayer::try_trip`](crate::CircuitBreakerLayer::try_trip) and its panicking twin.
 ///

@@ -6,7 +6,7 @@ use http::{Extensions, HeaderMap, Response};
 
 use super::{
     MaybeFuture,
-    lasts::{Lasts, ToHead},
+    lasts::{InBody, Lasts, ToHead},
     member::{MemberDecision, RequestTimes},
 };
 use crate::{head::RequestHead, identity::Client, refusal::Refusal, time::Clock};
@@ -173,15 +173,17 @@ pub trait Permit: Send + 'static {
     fn on_request(&mut self, extensions: &mut Extensions) {}
 
     /// Runs on the head of the response: may add fields, may read the status. Its body is of any type.
+    ///
+    /// After a panic in it the permit is settled when the response future is dropped.
     fn on_response<B>(&mut self, response: &mut Response<B>) {}
 
     /// Returns whether the permit's work ends at the head of this one response, though its type may last
-    /// [to the end](crate::ToEnd); called after [`on_response`](Self::on_response). False by default.
+    /// [to the end](crate::ToEnd); called after [`on_response`](Self::on_response). By default the type decides.
     ///
     /// A circuit breaker needs the trailers of a gRPC response, for instance, but nothing after the head of a failed one.
     #[inline]
     fn ends_at_head(&self) -> bool {
-        false
+        <Self::Lasts as InBody>::ENDS_AT_HEAD
     }
 
     /// Runs before the first frame, if a body follows the head and the permit lasts to its end. From now on the client

@@ -46,7 +46,8 @@ impl Lasts for ToEnd {}
 /// Result of a poll for the next frame of a body.
 type NextFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-/// The part of a permit that a body holds, and its work there.
+/// The part of a permit that a body holds, and its work there. It seals [`Lasts`].
+#[doc(hidden)]
 pub trait InBody: 'static {
     /// Whether every permit of the type is settled at the head.
     const ENDS_AT_HEAD: bool;

@@ -3,6 +3,7 @@
 mod circuit_breaker;
 mod identity;
 mod quota;
+mod sizes;
 mod stack;
 #[path = "../support/mod.rs"]
 mod support;

@@ -25,8 +25,8 @@ enum Step {
 fn rules() -> impl Strategy<Value = Rules> {
     (any::<bool>(), 5..20_u32, prop::option::of((20..100_u32, 1..5_u32)), prop::option::of((20..100_u32, 1..5_u32)))
         .prop_flat_map(|(calls, size, failure, slow)| {
-            (any::<bool>(), prop::option::of(1..6_u32), 1..4_u32, 1..5_u32).prop_map(
-                move |(client, consecutive, probes, close_after)| Rules {
+            (any::<bool>(), prop::option::of(1..6_u32), 1..4_u32, 1..5_u32, any::<bool>()).prop_map(
+                move |(client, consecutive, probes, close_after, bound)| Rules {
                     client,
                     window: (calls, size),
                     failure,
@@ -34,6 +34,7 @@ fn rules() -> impl Strategy<Value = Rules> {
                     consecutive,
                     probes,
                     close_after,
+                    bound,
                 },
             )
         })

@@ -33,9 +33,16 @@ pub(super) struct Rules {
     pub(super) consecutive: Option<u32>,
     pub(super) probes: u32,
     pub(super) close_after: u32,
+    /// Whether a server's rules have a bound for slow calls without a slow rate too.
+    pub(super) bound: bool,
 }
 
 impl Rules {
+    /// Whether calls are timed, so that one can be slow.
+    fn times_calls(&self) -> bool {
+        self.client || self.slow.is_some() || self.bound
+    }
+
     pub(super) fn layer(&self) -> CircuitBreakerLayer {
         let share =
             |rate: fn(f64) -> Trip, (percent, min): (u32, u32)| rate(f64::from(percent) / 100.0).min_requests(min);
@@ -49,7 +56,7 @@ impl Rules {
         };
         let side =
             if self.client { CircuitBreakerLayer::for_client(SLOW_AFTER) } else { CircuitBreakerLayer::for_server() };
-        side.trip(trip.slow_after(SLOW_AFTER))
+        side.trip(if self.times_calls() { trip.slow_after(SLOW_AFTER) } else { trip })
             .recovery_timeout(RECOVERY)
             .max_open(MAX_OPEN)
             .probes(self.probes)
@@ -178,6 +185,7 @@ impl Model {
     }
 
     pub(super) fn finish(&mut self, call: &Call, end: End, slow: bool, now: Moment) {
+        let slow = slow && self.rules.times_calls();
         let is_late = slow && self.rules.client && self.rules.slow.is_some();
         let end = if end == End::Ignored && is_late { End::Good } else { end };
         let probe = self.probes.iter().position(|probe| probe.0 == call.id);
