@@ -63,25 +63,26 @@ impl Admit for CircuitBreakerPolicy {
         }
     }
 
+    /// Reads the clock itself where it needs the time: the code of others that has run since the last reading is no part of
+    /// the call, and another thread may have opened the circuit since.
     #[inline(always)]
     fn admit_in_place<'a>(
         self: &'a Arc<Self>,
         request: &RequestHead<'_>,
         _: Option<&Client>,
-        times: &mut RequestTimes<'a>,
+        _: &mut RequestTimes<'a>,
         permit: &mut Option<CircuitBreakerPermit>,
     ) -> MemberDecision<Self> {
         let CircuitBreaker { circuit, keys } = &self.0;
-        let clock = &circuit.shared.context.clock;
         let decision = match keys {
-            Some(keys) => self.permit_by_key(keys, request, times.by(clock)),
+            Some(keys) => self.permit_by_key(keys, request, circuit.shared.time(None)),
             None => {
                 if let Some(ticket) = circuit.fast_paths.admit_counted() {
-                    let started = if ticket.is_timed() { times.by(clock) } else { Moment::default() };
+                    let started = if ticket.is_timed() { circuit.shared.time(None) } else { Moment::default() };
                     *permit = Some(CircuitBreakerPermit::new(ticket, started));
                     return MemberDecision::Admitted;
                 }
-                circuit.permit(times.last(clock))
+                circuit.permit(None)
             }
         };
         decision.map(|admitted| *permit = Some(admitted)).into()

@@ -21,8 +21,9 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct ClientConfig {
     pub(crate) identify: Arc<dyn Identify>,
-    /// Whether a setter of the layer has set the identity.
+    /// Whether a setter of the layer has set the identity, or the gates of which it is a member.
     own_identity: bool,
+    shared_identity: bool,
     /// `None` leaves the decision to the identity.
     pub(crate) on_unidentified: Option<OnUnidentified>,
     pub(crate) dialect: Dialect,
@@ -33,7 +34,8 @@ pub(crate) struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         let identify = Arc::new(PeerIp::new());
-        Self { identify, own_identity: false, on_unidentified: None, dialect: Dialect::default(), most: 1 << 20 }
+        let (own_identity, shared_identity, on_unidentified) = (false, false, None);
+        Self { identify, own_identity, shared_identity, on_unidentified, dialect: Dialect::default(), most: 1 << 20 }
     }
 }
 
@@ -46,7 +48,7 @@ impl ClientConfig {
     /// Sets the identity of the gates of which the layer is a member, unless it has one of its own.
     pub(super) fn share_identity(&mut self, identify: &Arc<dyn Identify>) {
         if !self.own_identity {
-            self.identify = Arc::clone(identify);
+            (self.identify, self.shared_identity) = (Arc::clone(identify), true);
         }
     }
 
@@ -70,6 +72,8 @@ impl ClientConfig {
 /// Identifies the client of a request. Reports the first unidentified request, once.
 pub(crate) struct ClientResolver {
     identify: Arc<dyn Identify>,
+    /// Whether the identity is that of the gates of which the layer is a member.
+    is_shared: bool,
     on_unidentified: Option<OnUnidentified>,
     missing: MissingIdentity,
     warned: AtomicBool,
@@ -86,12 +90,13 @@ impl ClientResolver {
             ));
         }));
         let (missing, warned) = (identify.missing(), AtomicBool::new(false));
-        Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
+        let (identify, is_shared) = (Arc::clone(identify), config.shared_identity);
+        Self { identify, is_shared, on_unidentified: *on_unidentified, missing, warned }
     }
 
-    /// Returns the identity by which clients are found.
-    pub(crate) fn identity(&self) -> &Arc<dyn Identify> {
-        &self.identify
+    /// Returns the identity that gates have set for their members, if clients are found by it.
+    pub(crate) fn shared_identity(&self) -> Option<&Arc<dyn Identify>> {
+        self.is_shared.then_some(&self.identify)
     }
 
     /// Returns the client of a request. Callers pass it to [`Client::identified`] and borrow it from where this call wrote

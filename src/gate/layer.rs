@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use http::{Request, Response};
@@ -161,9 +161,11 @@ pub(crate) struct ConfiguredLayer<C: PolicyConfig> {
 
 /// The policy that a layer and its clones share, once it is built.
 struct Built<C: PolicyConfig> {
-    /// Identity of clients that gates have set for their members. `None` if the policy was built without one.
-    shared_identity: OnceLock<Option<Arc<dyn Identify>>>,
-    gate: OnceLock<Result<Arc<GateShared<C::Policy>>, ConfigError>>,
+    /// Identity of clients that gates had set for the layer of which this one is a fork.
+    inherited: Option<Arc<dyn Identify>>,
+    /// Identity of clients that gates have set for their members. Held while the policy is built.
+    shared_identity: Mutex<Option<Arc<dyn Identify>>>,
+    gate: OnceLock<Arc<GateShared<C::Policy>>>,
 }
 
 /// A policy and the settings of its gate, which all services of a layer share.
@@ -185,7 +187,7 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
                 outbound: false,
             },
             options: GateOptions { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
-            built: Built::with_identity(None),
+            built: Built::new(None),
         }
     }
 
@@ -198,7 +200,7 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         let name = &self.context.name;
         assert!(
-            !matches!(self.built.gate.get(), Some(Ok(_))),
+            self.built.gate.get().is_none(),
             "layer {name:?} is in use, it was built or has a handle or a service; call setters before, or .fork() for a \
              separate layer"
         );
@@ -208,8 +210,8 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 
     /// Returns a layer with the same settings that builds a policy of its own.
     pub(crate) fn fork(self) -> Self {
-        let identity = self.built.shared_identity.get().cloned().flatten();
-        Self { built: Built::with_identity(identity), ..self }
+        let identity = self.built.identity().clone().or_else(|| self.built.inherited.clone());
+        Self { built: Built::new(identity), ..self }
     }
 
     /// Sets the identity of clients for this layer and its clones, unless the layer has one of its own. Returns whether it
@@ -224,14 +226,18 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
             return false;
         }
         let name = &self.context.name;
-        match self.built.shared_identity.set(Some(Arc::clone(identity))) {
-            Ok(()) => true,
-            Err(_) if self.built.gate.get().is_some() => panic!(
-                "layer {name:?} is in use, it was built or has a handle or a service; call identify_by of its gates before, \
-                 or .fork() for a separate layer"
-            ),
-            Err(_) => panic!("layer {name:?} has the identity of other gates; call .fork() for a separate layer"),
-        }
+        let mut present = self.built.identity();
+        assert!(
+            self.built.gate.get().is_none(),
+            "layer {name:?} is in use, it was built or has a handle or a service; call identify_by of its gates before, or \
+             .fork() for a separate layer"
+        );
+        let own = present.get_or_insert_with(|| Arc::clone(identity)); // a layer may be a member twice
+        assert!(
+            Arc::ptr_eq(own, identity),
+            "layer {name:?} has the identity of other gates; call .fork() for a separate layer"
+        );
+        true
     }
 
     /// Returns the policy, built at first use and shared from then on.
@@ -242,24 +248,31 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 
     /// Builds the policy, unless the layer or a clone has built it.
     pub(crate) fn try_build(self) -> Result<Self, ConfigError> {
-        self.built().map(|_| ()).map_err(ConfigError::clone)?;
+        self.built()?;
         Ok(self)
     }
 
     /// Returns the policy and the settings of its gate, built at first use.
-    pub(crate) fn built(&self) -> Result<&Arc<GateShared<C::Policy>>, &ConfigError> {
-        let build = || {
-            let policy = match self.built.shared_identity.get_or_init(|| None) {
-                None => self.config.build(&self.context)?,
-                Some(identity) => {
-                    let mut config = self.config.clone();
-                    config.clients().into_iter().for_each(|clients| clients.share_identity(identity));
-                    config.build(&self.context)?
-                }
-            };
-            Ok(Arc::new(GateShared { policy, options: self.options.clone(), context: self.context.clone() }))
+    ///
+    /// A failure is not kept: an identity may be missing that gates set later.
+    pub(crate) fn built(&self) -> Result<&Arc<GateShared<C::Policy>>, ConfigError> {
+        if let Some(gate) = self.built.gate.get() {
+            return Ok(gate);
+        }
+        let shared = self.built.identity(); // one thread builds
+        if let Some(gate) = self.built.gate.get() {
+            return Ok(gate);
+        }
+        let policy = match shared.as_ref().or(self.built.inherited.as_ref()) {
+            None => self.config.build(&self.context)?,
+            Some(identity) => {
+                let mut config = self.config.clone();
+                config.clients().into_iter().for_each(|clients| clients.share_identity(identity));
+                config.build(&self.context)?
+            }
         };
-        self.built.gate.get_or_init(build).as_ref()
+        let gate = GateShared { policy, options: self.options.clone(), context: self.context.clone() };
+        Ok(self.built.gate.get_or_init(|| Arc::new(gate)))
     }
 
     #[track_caller]
@@ -278,9 +291,12 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 
 impl<C: PolicyConfig> Built<C> {
     /// Creates the state of a layer that is not in use.
-    fn with_identity(identity: Option<Arc<dyn Identify>>) -> Arc<Self> {
-        let shared_identity = identity.map_or_else(OnceLock::new, |identity| OnceLock::from(Some(identity)));
-        Arc::new(Self { shared_identity, gate: OnceLock::new() })
+    fn new(inherited: Option<Arc<dyn Identify>>) -> Arc<Self> {
+        Arc::new(Self { inherited, shared_identity: Mutex::default(), gate: OnceLock::new() })
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Option<Arc<dyn Identify>>> {
+        self.shared_identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,8 +29,13 @@ pub trait PolicyLayer: Clone + Send + Sync + 'static {
 }
 
 /// A layer whose policy can be asked beside others.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a member of `Gates`",
+    note = "members are layers of tollgate, other `Gates`, and policies of your own in a `GateLayer`",
+    note = "in place of an `Option`, switch a layer off by `.enabled(false)`; nest other layers by a `ServiceBuilder`"
+)]
 pub trait AskPolicy: PolicyLayer {
-    /// Returns the identity by which the policy finds clients; `None` if it finds them in another way, or needs none.
+    /// Returns the identity that gates have set, if the policy finds clients by it.
     fn identity(policy: &Self::Policy) -> Option<&Arc<dyn Identify>> {
         let _ = policy;
         None

@@ -190,7 +190,7 @@ macro_rules! gate_layer {
             fn gate(
                 &self,
             ) -> Result<std::sync::Arc<$crate::gate::GateShared<$Policy>>, $crate::error::ConfigError> {
-                self.0.built().cloned().map_err(Clone::clone)
+                self.0.built().cloned()
             }
 
             #[track_caller]

@@ -45,8 +45,9 @@ use crate::{error::ConfigError, identity::Identify};
 /// returns the members for handles.
 ///
 /// # Time
-/// The members' decisions on a request have one reading of each clock, unless one of them waits: those after it read
-/// the clock anew.
+/// The token buckets and quotas decide on a request at the time at which the first of them received it, before its client was
+/// identified; their clock is read once. After a member that waits, or one with another clock, it is read anew. A circuit
+/// breaker reads it itself, so that the time of a call has no part of what runs outside of it.
 pub struct Gates<L: Members> {
     layers: L,
     /// Whether [`identify_by`](Self::identify_by) has applied to a member; `None` before it was called.
@@ -99,7 +100,7 @@ impl<L: Members> Gates<L> {
     ///
     /// # Panics
     /// If such a member is in use, because its services and handles would not have the identity, or if other gates have
-    /// given it one. [`fork`](crate::TokenBucketLayer::fork) creates a separate layer.
+    /// given it one. [`fork`](crate::TokenBucketLayer::fork) creates a separate layer. Also if the gates have an identity.
     ///
     /// ```
     /// use tollgate::{ApiKey, Gates, PeerIp, Principal, Rate, TokenBucketLayer};
@@ -113,6 +114,7 @@ impl<L: Members> Gates<L> {
     #[must_use]
     #[track_caller]
     pub fn identify_by(self, identify: impl Identify) -> Self {
+        assert!(self.identifies.is_none(), "the gates have an identity; call .identify_by(..) of gates once");
         let identity: Arc<dyn Identify> = Arc::new(identify);
         let applies = self.layers.share_identity(&identity);
         Self { identifies: Some(applies), built: Arc::default(), ..self }

@@ -10,6 +10,7 @@ use super::{
 use crate::{error::ConfigError, gate::AskPolicy, identity::Identify};
 
 /// Layers of [`Gates`](crate::Gates): a tuple of 2 to 8 layers of this crate, or gates, the outermost first.
+#[diagnostic::on_unimplemented(message = "`Gates` take a tuple of 2 to 8 layers of tollgate, got `{Self}`")]
 pub trait Members: Member {}
 
 /// A layer, or several, as a part of gates.

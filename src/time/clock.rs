@@ -182,7 +182,7 @@ impl Clock {
     pub(crate) fn wall_at(&self, now: Moment) -> u64 {
         match &self.0 {
             TimeSource::System(..) => WALL.at(now, || (self.now(), nanos(system_wall()))),
-            _ => nanos(self.wall()),
+            _ => nanos(self.wall()).saturating_sub(self.now().0.saturating_sub(now.0)),
         }
     }
 }

@@ -284,7 +284,7 @@ impl Sampled for TokenBucketPolicy {
 
 impl AskPolicy for TokenBucketLayer {
     fn identity(policy: &TokenBucketPolicy) -> Option<&Arc<dyn Identify>> {
-        Some(policy.clients.identity())
+        policy.clients.shared_identity()
     }
 }
 

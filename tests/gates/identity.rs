@@ -137,3 +137,37 @@ fn each_member_reports_unreadable_and_missing_identities() {
     ];
     assert_eq!(lines, expected);
 }
+
+#[test]
+fn layer_may_be_a_member_twice() {
+    let layer = bucket(5);
+    let service = Gates::new((layer.clone(), layer.clone())).identify_by(counted("alice").0).layer(service_fn(hello));
+    assert_eq!(now(service.oneshot(get("/"))).unwrap().status(), 200);
+    assert_eq!(layer.handle().peek(&Client::named("alice")).remaining, 3);
+}
+
+#[test]
+fn fork_of_a_member_may_have_the_identity_of_other_gates() {
+    let layer = bucket(5);
+    let _first = Gates::new((layer.clone(), bucket(5))).identify_by(counted("alice").0);
+    let fork = layer.fork();
+    let second = Gates::new((fork.clone(), bucket(5))).identify_by(counted("bob").0).layer(service_fn(hello));
+    assert_eq!(now(second.oneshot(get("/"))).unwrap().status(), 200);
+    assert_eq!(fork.handle().peek(&Client::named("bob")).remaining, 4);
+}
+
+#[test]
+fn identity_may_be_set_after_a_failed_build() {
+    let gates = Gates::new((bucket(5), quota().cost("nope", |_| Some(1))));
+    let error = gates.clone().try_build().unwrap_err().to_string();
+    assert_eq!(gates.identify_by(counted("alice").0).try_build().unwrap_err().to_string(), error);
+}
+
+#[test]
+fn identity_of_a_layer_itself_is_asked_by_each_member() {
+    let (identity, asked) = counted("alice");
+    let outer = bucket(5).identify_by(identity);
+    let service = Gates::new((outer.clone(), outer.fork().named("inner"))).layer(service_fn(hello));
+    assert_eq!(now(service.oneshot(get("/"))).unwrap().status(), 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "extensions between them may change it");
+}

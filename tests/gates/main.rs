@@ -7,6 +7,7 @@ mod layers;
 mod member;
 mod script;
 mod scripted;
+mod slow_identity;
 mod stack;
 #[path = "../support/mod.rs"]
 mod support;

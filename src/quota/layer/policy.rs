@@ -388,7 +388,7 @@ impl Admit for QuotaPolicy {
 
 impl AskPolicy for QuotaLayer {
     fn identity(policy: &QuotaPolicy) -> Option<&Arc<dyn Identify>> {
-        Some(policy.clients.identity())
+        policy.clients.shared_identity()
     }
 }
 
