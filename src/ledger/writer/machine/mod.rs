@@ -265,10 +265,12 @@ impl<R> Writer<R> {
         one.queue.len() + one.batch.len()
     }
 
-    /// Whether callers that were answered may submit commands that join the next batch. Accounts of the second lane
-    /// return to the main lane, so that its callers do not join its next batch.
+    /// Whether callers that were answered may submit commands that join the next batch, which has room for them. Accounts
+    /// of the second lane return to the main lane, so that its callers do not join its next batch.
     pub(crate) fn awaits_callers(&self, lane: Lane) -> bool {
-        lane == Lane::Main && !self.closed && self.lanes[lane as usize].answered > 0
+        let one = &self.lanes[lane as usize];
+        let size = one.halves.last().copied().unwrap_or(self.max_batch);
+        lane == Lane::Main && !self.closed && one.answered > 0 && one.queue.len() < size
     }
 
     /// Accepts no more commands, and ends when all accepted ones are settled.

@@ -142,3 +142,36 @@ async fn lone_caller_waits_one_turn_at_most() {
     }
     counter.abort();
 }
+
+/// The answered caller computes without a pause; another worker thread is free.
+#[test]
+fn caller_that_computes_delays_no_batch_of_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (recorder, task) = recorder();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let submit = |name| {
+            let task = Arc::clone(&task);
+            async move { assert!(matches!(task.submit(reset_of(name)).await, Reply::Done)) }
+        };
+        let first = submit("computes");
+        let computes = tokio::spawn(async move {
+            first.await;
+            is_done.recv_timeout(Duration::from_secs(60)).is_ok()
+        });
+        while recorder.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let second = submit("other");
+        let other = tokio::spawn(async move {
+            second.await;
+            let _ = done.send(());
+        });
+        while task.lock().backlog() < 2 {
+            tokio::task::yield_now().await;
+        }
+        recorder.gate.notify_one();
+        other.await.unwrap();
+        assert!(computes.await.unwrap(), "the batch of the other caller waited for the one that computes");
+    });
+}
