@@ -166,6 +166,9 @@ impl From<DbError> for LedgerError {
             DbError::Refused(_) if read_only => {
                 (LedgerErrorKind::Forbidden, "; the file and its folder must be writable")
             }
+            DbError::Refused(_) if text.contains("SQLSTATE 42501") && text.contains("must be owner") => {
+                (LedgerErrorKind::Forbidden, "; this version migrates the tables: open the ledger once as their owner")
+            }
             DbError::Refused(_) if text.contains("SQLSTATE 42501") => (
                 LedgerErrorKind::Forbidden,
                 "; GRANT the role USAGE and, for the first start, CREATE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables quota_*",

@@ -101,7 +101,8 @@ impl SqlDialect for Postgres {
     }
 
     fn limit_lock_wait(millis: u128) -> String {
-        format!("SET LOCAL lock_timeout = '{millis}ms'")
+        // Also a time-out of the role, of the database or of a pooler must not end a migration, which would be repeated.
+        format!("SELECT set_config('lock_timeout', '{millis}ms', true), set_config('statement_timeout', '0', true)")
     }
 
     async fn check_promises(connection: &mut PgConnection, durable_storage: bool) -> Result<(), LedgerError> {

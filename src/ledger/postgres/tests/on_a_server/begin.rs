@@ -148,3 +148,17 @@ async fn tables_of_earlier_versions_are_migrated_with_their_rows() {
         assert_eq!(ledger.drifts(10).await.unwrap().1.len(), 1, "the row that was written without a counter");
     }
 }
+
+#[tokio::test]
+async fn migration_has_no_time_limit_and_leaves_the_session_its_own() {
+    let mut connection = PgConnection::connect(&Server::shared().database()).await.unwrap();
+    connection.execute("SET statement_timeout = '7s'").await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    Postgres::run(&mut transaction, sqlx::AssertSqlSafe(Postgres::limit_lock_wait(5)).into_sql_str()).await.unwrap();
+    let shown = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')";
+    let within: (String, String) = sqlx::query_as(shown).fetch_one(&mut *transaction).await.unwrap();
+    assert_eq!(within, ("0".into(), "5ms".into()));
+    transaction.commit().await.unwrap();
+    let after: (String, String) = sqlx::query_as(shown).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(after, ("7s".into(), "0".into()));
+}
