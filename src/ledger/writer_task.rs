@@ -59,8 +59,9 @@ const MAX_BATCH: usize = 512;
 /// Time without use after which the connection to a server is pinged before a transaction: a firewall or an address
 /// translator on the way may have forgotten it.
 const IDLE: Duration = Duration::from_secs(60);
-/// Shortest time for a server to begin a transaction, longer than it waits for a lock.
-const SHORTEST_STEP: Duration = Duration::from_secs(1);
+/// Shortest time for a server to begin a transaction, longer than it waits for locks: under a lock of a whole table it waits
+/// twice, for half a second each.
+const SHORTEST_STEP: Duration = Duration::from_millis(1_500);
 
 /// Number of times that the writer yields to callers that it has answered, before it begins a batch without them. The
 /// turns give a thread that has taken a part of the run queue the time to run it.
