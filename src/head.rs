@@ -96,7 +96,7 @@ impl<'a> From<&'a response::Parts> for ResponseHead<'a> {
 
 /// Returns the value of a field that is present once.
 ///
-/// Where each field is present once, as usual, a lookup suffices: it costs less than to walk along the values of one.
+/// A lookup suffices if no field of the map is repeated, as usual; it costs less than to walk along the values of one.
 #[inline]
 pub(crate) fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     if headers.len() == headers.keys_len() { headers.get(name) } else { only(headers.get_all(name)) }

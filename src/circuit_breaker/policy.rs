@@ -44,8 +44,10 @@ impl Admit for CircuitBreakerPolicy {
         _: Option<&Client>,
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let CircuitBreaker { circuit, keys } = &self.0;
-        let Some(keys) = keys else { return MaybeFuture::Ready(circuit.permit(None)) };
-        MaybeFuture::Ready(self.permit_by_key(keys, request, circuit.shared.time(None)))
+        MaybeFuture::Ready(match keys {
+            Some(keys) => self.permit_by_key(keys, request),
+            None => circuit.permit(None),
+        })
     }
 
     #[inline]
@@ -75,7 +77,7 @@ impl Admit for CircuitBreakerPolicy {
     ) -> MemberDecision<Self> {
         let CircuitBreaker { circuit, keys } = &self.0;
         let decision = match keys {
-            Some(keys) => self.permit_by_key(keys, request, circuit.shared.time(None)),
+            Some(keys) => self.permit_by_key(keys, request),
             None => {
                 if let Some(ticket) = circuit.fast_paths.admit_counted() {
                     let started = if ticket.is_timed() { circuit.shared.time(None) } else { Moment::default() };
@@ -92,15 +94,11 @@ impl Admit for CircuitBreakerPolicy {
 impl AskPolicy for CircuitBreakerLayer {}
 
 impl CircuitBreakerPolicy {
-    /// Decides by the circuit of the request's key, at `now`.
+    /// Decides by the circuit of the request's key.
     #[inline]
-    fn permit_by_key(
-        &self,
-        keys: &Keys,
-        request: &RequestHead<'_>,
-        now: Moment,
-    ) -> Result<CircuitBreakerPermit, Refusal> {
+    fn permit_by_key(&self, keys: &Keys, request: &RequestHead<'_>) -> Result<CircuitBreakerPermit, Refusal> {
         let CircuitBreaker { circuit, .. } = &self.0;
+        let now = circuit.shared.time(None);
         match keys.of_request(request, now) {
             None => circuit.permit(Some(now)),
             Some(Some(circuit)) => circuit.permit(Some(now)),

@@ -74,12 +74,6 @@ impl<A: Admit> From<Result<(), Refusal>> for MemberDecision<A> {
 pub struct RequestTimes<'a>(Option<(&'a Clock, Moment)>);
 
 impl<'a> RequestTimes<'a> {
-    /// Returns the last time that was read, if it was read from this clock.
-    #[inline]
-    pub(crate) fn last(&self, clock: &Clock) -> Option<Moment> {
-        self.0.and_then(|(last, now)| last.is_same(clock).then_some(now))
-    }
-
     /// Reads the clock that a decision will read, if there is one.
     #[inline]
     pub(crate) fn read(&mut self, clock: Option<&'a Clock>) {
@@ -91,7 +85,9 @@ impl<'a> RequestTimes<'a> {
     /// Returns the time by `clock`: the last one that was read, if it was read from the same clock.
     #[inline]
     pub(crate) fn by(&mut self, clock: &'a Clock) -> Moment {
-        if let Some(now) = self.last(clock) {
+        if let Some((last, now)) = self.0
+            && last.is_same(clock)
+        {
             return now;
         }
         let now = clock.now();
