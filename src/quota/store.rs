@@ -1,6 +1,6 @@
 //! Port of the quota stores: what memory and a ledger implement.
 
-use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
+use std::{any::Any, fmt, num::NonZeroU64, pin::Pin, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
@@ -63,6 +63,19 @@ pub(crate) trait BackendFactory: Send + Sync {
 pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// Admits all requested amounts, or none.
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>>;
+
+    /// As [`admit`](Self::admit), but writes a charge that is admitted at once to `admitted`, where it stays until the
+    /// request ends. `admitted` is [blank](AdmittedCharge::default) before, and after any other decision.
+    fn admit_in_place(&self, request: &AdmitRequest<'_>, admitted: &mut AdmittedCharge) -> StoreDecision {
+        match self.admit(request) {
+            MaybeFuture::Ready(Ok(charge)) => {
+                *admitted = charge;
+                StoreDecision::Admitted
+            }
+            MaybeFuture::Ready(Err(refused)) => StoreDecision::Refused(refused),
+            MaybeFuture::Future(decision) => StoreDecision::Pending(decision),
+        }
+    }
 
     /// Settles an admitted charge.
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits;
@@ -248,8 +261,17 @@ pub(crate) struct AdmitRequest<'a> {
     pub(crate) wants_usage: bool,
 }
 
+/// Decision on a charge whose place is [given](QuotaBackend::admit_in_place).
+pub(crate) enum StoreDecision {
+    /// The charge is in its place.
+    Admitted,
+    Refused(AdmitError),
+    /// The store waits for something.
+    Pending(Pin<Box<dyn Future<Output = Result<AdmittedCharge, AdmitError>> + Send>>),
+}
+
 /// An admitted charge.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AdmittedCharge {
     pub(crate) receipt: Receipt,
     pub(crate) nearest: Option<Nearest>,

@@ -35,6 +35,16 @@ impl<T> HotSwap<T> {
         }
     }
 
+    /// As [`present`](Self::present), but keeps a reference count, where there is one, in `held`: for callers that would
+    /// otherwise read a part of the result from memory right after it was written there in smaller parts.
+    #[inline]
+    pub(crate) fn present_in<'a>(&'a self, held: &'a mut Option<Guard<Arc<T>>>) -> &'a T {
+        match self.later.get() {
+            None => &self.first,
+            Some(later) => held.insert(later.load()),
+        }
+    }
+
     /// Replaces the value by the result of `change`.
     pub(crate) fn replace(&self, change: impl FnOnce(&T) -> T) {
         let Ok(()) = self.try_replace::<std::convert::Infallible>(|value| Ok(change(value)));

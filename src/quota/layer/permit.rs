@@ -16,8 +16,8 @@ use crate::{
     identity::Client,
     quota::{
         Amounts,
-        account::{Nearest, Now},
-        store::{AdmissionDetails, AdmittedCharge, PlanCharge, Receipt, Settlement},
+        account::Now,
+        store::{AdmissionDetails, AdmittedCharge, PlanCharge, Settlement},
     },
     refusal::{NEAR_LIMITS, Refusal, near_limits},
     sync::Pool,
@@ -30,12 +30,12 @@ use crate::{
 pub struct QuotaPermit(Option<Box<Open>>);
 
 #[derive(Default)]
-struct Open {
+pub(super) struct Open {
     /// The plan in force; `None` where the request is not charged, but shares idle extensions with the handler.
     active: Option<Arc<ActivePlan>>,
-    receipt: Receipt,
+    /// Written by the store where it stays. Its details become `extra`.
+    pub(super) admitted: AdmittedCharge,
     asked: Asked,
-    nearest: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
     /// Time of the last report to the account.
@@ -78,28 +78,22 @@ impl QuotaPermit {
 
     #[inline(always)] // it would be copied once more
     pub(super) fn new(
+        mut open: Box<Open>,
         active: &Arc<ActivePlan>,
         client: &Client,
         asked: Asked,
         bytes: Bytes,
         connect: bool,
-        admission: AdmittedCharge,
         now: Now,
     ) -> Self {
-        active.common.report(&admission);
-        let AdmittedCharge { receipt, nearest, details } = admission;
-        let share = active.common.settings.share;
-        let extra = match details {
-            None if !share => None,
-            details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active, client))),
-        };
+        active.common.report(&open.admitted);
+        if open.admitted.details.is_some() || active.common.settings.share {
+            let details = open.admitted.details.take().map(|details| *details).unwrap_or_default();
+            open.extra = Some(Box::new(Extra::new(details, active, client)));
+        }
         // Field by field: a complete value would be built first and then copied.
-        let mut open = Pool::take(&SPARE);
         open.active = Some(Arc::clone(active));
-        open.receipt = receipt;
         open.asked = asked;
-        open.nearest = nearest;
-        open.extra = extra;
         open.bytes = bytes;
         open.reported_at = now.moment;
         (open.status, open.reached, open.connect) = (None, false, connect);
@@ -130,7 +124,7 @@ impl Permit for QuotaPermit {
         let Some(open) = self.0.as_deref_mut() else { return };
         let Some(active) = &open.active else { return };
         open.status = Some(response.status());
-        if let Some(nearest) = &open.nearest
+        if let Some(nearest) = &open.admitted.nearest
             && let Some(fields) = active.fields.get(nearest.index)
         {
             // A request that an inner layer refused is refunded, so that more remains.
@@ -154,17 +148,17 @@ impl Permit for QuotaPermit {
     #[inline]
     fn ends_at_head(&self) -> bool {
         let Some(open) = &self.0 else { return true };
-        open.active.as_ref().is_none_or(|active| active.ends_at_head && !open.receipt.open)
+        open.active.as_ref().is_none_or(|active| active.ends_at_head && !open.admitted.receipt.open)
     }
 
     #[inline]
     fn on_body(&mut self) {
         if let Some(open) = &mut self.0
             && let Some(active) = &open.active
-            && open.receipt.lease.is_some()
+            && open.admitted.receipt.lease.is_some()
         {
             let now = active.common.now();
-            active.common.store.watch(&open.receipt, now);
+            active.common.store.watch(&open.admitted.receipt, now);
             open.reported_at = now.moment;
         }
     }
@@ -177,13 +171,13 @@ impl Permit for QuotaPermit {
             open.bytes.answered(bytes);
         }
         let much = open.bytes.are_due();
-        if !much && open.receipt.lease.is_none() {
+        if !much && open.admitted.receipt.lease.is_none() {
             return;
         }
         let common = &*active.common;
         let now = common.now();
         if much || now.moment.since(open.reported_at) >= common.settings.account.max_stall / REPORTS_PER_STALL {
-            let near = common.store.progress(&mut open.receipt, &open.bytes.report(), now);
+            let near = common.store.progress(&mut open.admitted.receipt, &open.bytes.report(), now);
             warn(&common.context, &near);
             open.reported_at = now.moment;
         }
@@ -219,6 +213,12 @@ const fn is_whole(outcome: &Outcome<'_>) -> bool {
 }
 
 impl Open {
+    /// Returns a charge into which a store may write.
+    #[inline]
+    pub(super) fn blank() -> Box<Self> {
+        Pool::take(&SPARE)
+    }
+
     /// Returns the end of the request; `None` if there is nothing to report.
     #[inline]
     fn end(&self, outcome: &Outcome<'_>) -> Option<End> {
@@ -227,7 +227,7 @@ impl Open {
         let served = self.reached && (!refused || self.has_recorded());
         let complete = matches!(outcome, Outcome::Complete { .. });
         let charged = served && self.keeps_job(active, complete) && self.is_charged(active, complete);
-        if charged && !self.receipt.open && self.bytes.are_all_reported() {
+        if charged && !self.admitted.receipt.open && self.bytes.are_all_reported() {
             return None; // everything was charged at admission
         }
         Some(if charged { self.charged(is_whole(outcome)) } else { End::Returned })
@@ -236,14 +236,14 @@ impl Open {
     /// Returns the end of a request that is charged.
     #[inline]
     fn charged(&self, whole: bool) -> End {
-        if self.receipt.job.is_some() && !whole { End::Interrupted } else { End::Charged }
+        if self.admitted.receipt.job.is_some() && !whole { End::Interrupted } else { End::Charged }
     }
 
     /// Returns the charge by which the handler keeps the request open after its response. Reports an upgrade that has none.
     #[inline]
     fn kept(&self) -> Option<Charge> {
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref()).filter(|charge| charge.is_kept());
-        if charge.is_none() && self.receipt.lease.is_some() {
+        if charge.is_none() && self.admitted.receipt.lease.is_some() {
             self.report_upgrade();
         }
         charge.cloned()
@@ -262,7 +262,7 @@ impl Open {
     #[cold]
     fn close_later(mut self: Box<Self>, charge: &Charge, end: End, whole: bool) {
         if let Some(active) = &self.active {
-            active.common.store.unwatch(&self.receipt); // no reader is left that could stall
+            active.common.store.unwatch(&self.admitted.receipt); // no reader is left that could stall
         }
         let settlement = Box::new(move || {
             self.close(end, whole);
@@ -272,9 +272,10 @@ impl Open {
     }
 
     #[inline]
-    fn recycle(self: Box<Self>) {
+    pub(super) fn recycle(self: Box<Self>) {
         Pool::keep(&SPARE, self, |open| {
-            (open.active, open.receipt.job, open.extra) = (None, None, None);
+            (open.active, open.extra) = (None, None);
+            open.admitted = AdmittedCharge::default();
             (open.asked, open.bytes) = (Asked::default(), Bytes::default());
         });
     }
@@ -295,18 +296,18 @@ impl Open {
         if end == End::Charged {
             let used = self.bytes.report();
             self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
-            return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
+            return active.common.settle(&self.admitted.receipt, &Settlement::Served { used: &used, actual: &actual });
         }
         let (none, asked) = (Amounts::new(), self.asked.amounts(active));
-        let charged = if self.receipt.reservation.is_none() { &*asked } else { &none };
+        let charged = if self.admitted.receipt.reservation.is_none() { &*asked } else { &none };
         let charged = PlanCharge { amounts: charged, plan: &active.plan };
         if end == End::Returned {
-            return active.common.settle(&self.receipt, &Settlement::Void(Some(charged)));
+            return active.common.settle(&self.admitted.receipt, &Settlement::Void(Some(charged)));
         }
         let used = self.bytes.report();
         self.bytes.correct_declared(&mut actual, &asked);
         let (used, actual) = (&used, &actual);
-        active.common.settle(&self.receipt, &Settlement::Interrupted { used, actual, charged });
+        active.common.settle(&self.admitted.receipt, &Settlement::Interrupted { used, actual, charged });
     }
 
     /// Whether a request that reached the service keeps its job id and its charge, by the table of

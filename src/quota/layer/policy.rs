@@ -14,7 +14,7 @@ use super::{
     bytes::Bytes,
     charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
-    permit::QuotaPermit,
+    permit::{Open, QuotaPermit},
     report::{emit, warn},
     retired_versions::RetiredVersions,
     settings::{OnExpiry, QuotaConfig},
@@ -31,7 +31,7 @@ use crate::{
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, PlanLookup, QuotaBackend, Receipt, Settlement,
-            StoreError,
+            StoreDecision, StoreError,
         },
     },
     refusal::{Dialect, Reason, Refusal, Violation},
@@ -133,8 +133,8 @@ impl QuotaPolicy {
             return Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(true))));
         }
         let now = self.common.at(now());
-        let (plans, own) = (self.plans.present(), self.client_plans.get(client));
-        let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
+        let (mut held, own) = (None, self.client_plans.get(client));
+        let active = own.as_ref().unwrap_or_else(|| self.plans.present_in(&mut held).of(client.tier()));
         let (asked, connect) = (active.asked(request), request.method == Method::CONNECT);
         let bytes = Bytes::new(active, asked.declared, request);
         let amounts = asked.amounts(active);
@@ -157,19 +157,23 @@ impl QuotaPolicy {
             wants_nearest: self.common.settings.clients.dialect != Dialect::None,
             wants_usage: self.common.settings.share,
         };
-        let decided = self.common.store.admit(&request);
-        Ok(match decided {
-            MaybeFuture::Ready(Ok(admission)) => {
-                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, connect, admission, now)))
+        let mut open = Open::blank();
+        Ok(match self.common.store.admit_in_place(&request, &mut open.admitted) {
+            StoreDecision::Admitted => {
+                MaybeFuture::Ready(Ok(QuotaPermit::new(open, active, client, asked, bytes, connect, now)))
             }
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused)),
-            MaybeFuture::Future(decision) => {
+            StoreDecision::Refused(refused) => {
+                open.recycle();
+                MaybeFuture::Ready(self.deny(active, client, refused))
+            }
+            StoreDecision::Pending(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
-                    match decision.await {
-                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, connect, admission, now)),
-                        Err(refused) => policy.deny(&active, &client, refused),
-                    }
+                    open.admitted = match decision.await {
+                        Ok(admitted) => admitted,
+                        Err(refused) => return policy.deny(&active, &client, refused),
+                    };
+                    Ok(QuotaPermit::new(open, &active, &client, asked, bytes, connect, now))
                 })
             }
         })

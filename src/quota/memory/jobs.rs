@@ -24,7 +24,7 @@ impl Accounts {
         &self,
         context: &AccountContext<'_>,
         job: &Job,
-        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+        mut work: impl FnMut(&mut Account, Now, AccountAddress) -> T,
     ) -> Result<T, Duplicate> {
         loop {
             let (number, mut shard) = self.shard(context.client);
@@ -37,8 +37,8 @@ impl Accounts {
             let known = shard.find(context.client.digest());
             let slot = known.map_or_else(|| self.insert(&mut shard, context, context.now), Ok);
             let (done, no_room) = match slot {
-                Ok(slot) => (self.try_own(&mut shard, number, slot, context, &work), None),
-                Err(no_room) => (self.try_shared(context, no_room, &work), Some(no_room)),
+                Ok(slot) => (self.try_own(&mut shard, number, slot, context, &mut work), None),
+                Err(no_room) => (self.try_shared(context, no_room, &mut work), Some(no_room)),
             };
             drop(shard);
             if let Some(done) = done {
@@ -57,7 +57,7 @@ impl Accounts {
         number: u32,
         slot: u32,
         context: &AccountContext<'_>,
-        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> Option<T> {
         shard.see(slot, context.client);
         let (account, generation) = shard.account(slot);

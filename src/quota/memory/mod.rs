@@ -135,13 +135,14 @@ impl Accounts {
     }
 
     /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room. A cohort that
-    /// begins to share accounts is reported.
+    /// begins to share accounts is reported. The one that runs receives `place`.
     #[inline]
-    fn with<T>(
+    fn with<P, T>(
         &self,
         context: &AccountContext<'_>,
-        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
-        full: impl FnOnce(NoRoom) -> T,
+        place: P,
+        work: impl FnOnce(&mut Account, Now, AccountAddress, P) -> T,
+        full: impl FnOnce(NoRoom, P) -> T,
     ) -> T {
         let now = context.now;
         loop {
@@ -157,14 +158,14 @@ impl Accounts {
                     Err(no_room) => {
                         drop(shard);
                         self.report(no_room); // without a lock: an observer may ask for an account itself
-                        return full(no_room);
+                        return full(no_room, place);
                     }
                 },
             };
             shard.see(slot, context.client);
             let (account, generation) = shard.account(slot);
             if account.advance(context.plan, now, &self.settings) {
-                return work(account, now, AccountAddress { shard: number, slot, generation });
+                return work(account, now, AccountAddress { shard: number, slot, generation }, place);
             }
             drop(shard);
             yield_now(); // other threads wait for this lock
@@ -225,10 +226,10 @@ impl Accounts {
         &self,
         context: &AccountContext<'_>,
         no_room: NoRoom,
-        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+        mut work: impl FnMut(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
         loop {
-            if let Some(done) = self.try_shared(context, no_room, &work) {
+            if let Some(done) = self.try_shared(context, no_room, &mut work) {
                 return done;
             }
             yield_now(); // other threads wait for this lock
@@ -240,7 +241,7 @@ impl Accounts {
         &self,
         context: &AccountContext<'_>,
         no_room: NoRoom,
-        work: impl Fn(&mut Account, Now, AccountAddress) -> T,
+        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> Option<T> {
         let cohort = match no_room {
             NoRoom::InAll => None,

@@ -9,55 +9,81 @@ use crate::{
     identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
-        account::{Account, Changed, ChargeScope, CloseResult, ClosedBy, Denial, Job, JobCharge, Now, Taken},
+        account::{
+            Account, Changed, ChargeRequest, ChargeScope, CloseResult, ClosedBy, Denial, Job, JobCharge, Now, Taken,
+        },
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
-            NearLimits, Page, PlanCharge, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
-            StoreListener,
+            NearLimits, Page, PlanCharge, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreDecision,
+            StoreError, StoreListener,
         },
     },
     sync::Ordering,
 };
 
 impl QuotaBackend for Accounts {
-    #[inline]
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
-        let admit = |account: &mut Account, now: Now, address: AccountAddress| {
+        let mut admitted = AdmittedCharge::default();
+        match self.admit_in_place(request, &mut admitted) {
+            StoreDecision::Admitted => MaybeFuture::Ready(Ok(admitted)),
+            StoreDecision::Refused(refused) => MaybeFuture::Ready(Err(refused)),
+            StoreDecision::Pending(decision) => MaybeFuture::Future(decision),
+        }
+    }
+
+    #[inline]
+    fn admit_in_place(&self, request: &AdmitRequest<'_>, admitted: &mut AdmittedCharge) -> StoreDecision {
+        let admit = |account: &mut Account, now, address: AccountAddress, charge: &_, admitted: &mut AdmittedCharge| {
             let shared = address.shard == CROWD;
-            let mut charge = request.charge;
-            if shared && self.overflow.is_some() {
-                charge.each = &[]; // it follows the limits of the client's own plan
-            }
-            let taken = match account.admit(&charge, now, &self.settings) {
+            let taken = match account.admit(charge, now, &self.settings) {
                 Ok(taken) => taken,
-                Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
+                Err(denial) => return StoreDecision::Refused(AdmitError::Denied { denial, shared }),
             };
             if shared && charge.job.is_some() {
                 self.shared.has_jobs.store(true, Ordering::Relaxed);
             }
             let Taken { epoch, lease, reservation, .. } = taken;
-            let receipt = Receipt {
-                address,
-                epoch,
-                lease,
-                reservation,
-                job: request.charge.job.cloned(),
-                open: request.charge.open,
-                shared,
-                store_part: None,
-            };
+            // Part by part: a complete receipt would be built first and then copied.
+            let receipt = &mut admitted.receipt;
+            (receipt.address, receipt.epoch) = (address, epoch);
+            (receipt.lease, receipt.reservation) = (lease, reservation);
+            receipt.job = request.charge.job.cloned();
+            (receipt.open, receipt.shared) = (request.charge.open, shared);
             let plain = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
-            let details = if plain { None } else { Some(details_of(account, &taken, request, now, shared)) };
+            if !plain {
+                admitted.details = Some(details_of(account, &taken, request, now, shared));
+            }
             // The remainder of a shared account would show the traffic of others.
-            let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
-            MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
+            if request.wants_nearest && !shared {
+                admitted.nearest = account.nearest(now.wall);
+            }
+            StoreDecision::Admitted
         };
         let account = &request.account;
+        // A shared account follows the limits of the plan for overflow, if there is one.
+        let charge_of_crowd = || match self.overflow {
+            Some(_) => ChargeRequest { each: &[], ..request.charge },
+            None => request.charge,
+        };
         match request.charge.job {
-            None => self.with(account, admit, |no_room| self.with_shared(account, no_room, admit)),
-            Some(job) => self.begin(account, job, admit).unwrap_or_else(|begun| {
-                MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }))
-            }),
+            None => {
+                let own = |account: &mut Account, now, address, admitted: &mut AdmittedCharge| {
+                    admit(account, now, address, &request.charge, admitted)
+                };
+                self.with(account, admitted, own, |no_room, admitted| {
+                    let charge = charge_of_crowd();
+                    self.with_shared(account, no_room, |account, now, at| admit(account, now, at, &charge, admitted))
+                })
+            }
+            Some(job) => {
+                let begun = self.begin(account, job, |account, now, address| {
+                    let charge = if address.shard == CROWD { charge_of_crowd() } else { request.charge };
+                    admit(account, now, address, &charge, admitted)
+                });
+                begun.unwrap_or_else(|begun| {
+                    StoreDecision::Refused(AdmitError::Denied { denial: Denial::Job(begun), shared: false })
+                })
+            }
         }
     }
 
@@ -214,7 +240,8 @@ impl QuotaBackend for Accounts {
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::after(client, account, changed)))
         };
-        self.with(context, record, |no_room| self.with_shared(context, no_room, record))
+        let own = |account: &mut Account, now, address, ()| record(account, now, address);
+        self.with(context, (), own, |no_room, ()| self.with_shared(context, no_room, record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -299,7 +326,7 @@ impl QuotaBackend for Accounts {
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
-        let full = |no_room| {
+        let full = |no_room, ()| {
             Err(ConfigError::message(match no_room {
                 NoRoom::InAll => format!(
                     "no room for the account of the grant, all {} are taken; raise .max_clients()",
@@ -312,7 +339,7 @@ impl QuotaBackend for Accounts {
                 ),
             }))
         };
-        let granted = self.with(context, |account, now, _| account.grant(id, &grant, now), full);
+        let granted = self.with(context, (), |account, now, _, ()| account.grant(id, &grant, now), full);
         MaybeFuture::Ready(granted.map(|()| id).map_err(StoreError::Invalid))
     }
 
