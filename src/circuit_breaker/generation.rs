@@ -110,11 +110,11 @@ impl FastPaths {
         (since <= now && now < until).then(|| Err(until.since(now)))
     }
 
-    /// Returns the ticket of a call of a closed circuit; `None` if the calls are not admitted and counted.
+    /// Returns the stripe that counts a call of a closed circuit; `None` if the calls are not admitted and counted.
     #[inline]
-    pub(crate) fn admit_counted(&self) -> Option<Ticket> {
+    pub(crate) fn admit_counted(&self) -> Option<Arc<Stripe>> {
         match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
-            FastPath::Counted(stripe) => Some(Ticket::Counted(CallProgress::default(), Arc::clone(stripe))),
+            FastPath::Counted(stripe) => Some(Arc::clone(stripe)),
             FastPath::Other(_) => None,
         }
     }

@@ -79,8 +79,11 @@ impl Admit for CircuitBreakerPolicy {
         let decision = match keys {
             Some(keys) => self.permit_by_key(keys, request),
             None => {
-                if let Some(ticket) = circuit.fast_paths.admit_counted() {
-                    let started = if ticket.is_timed() { circuit.shared.time(None) } else { Moment::default() };
+                if let Some(stripe) = circuit.fast_paths.admit_counted() {
+                    let started =
+                        if circuit.shared.times_calls() { circuit.shared.time(None) } else { Moment::default() };
+                    // The ticket is made in its place: one that passes through memory is read in other pieces than written.
+                    let ticket = Ticket::Counted(CallProgress::default(), stripe);
                     *permit = Some(CircuitBreakerPermit::new(ticket, started));
                     return MemberDecision::Admitted;
                 }
@@ -226,15 +229,20 @@ impl Permit for CircuitBreakerPermit {
 
     #[inline]
     fn settle(mut self, outcome: Outcome<'_>) {
+        if !self.is_settled_by(&outcome) {
+            self.judge_end(&outcome);
+        }
+    }
+
+    /// Whether the result is reported already, and this end does not change it.
+    #[inline]
+    fn is_settled_by(&self, outcome: &Outcome<'_>) -> bool {
         let CallProgress { judged, grpc, .. } = self.ticket.progress();
-        let is_judged = match judged {
+        match judged {
             Judged::NotYet => false,
             Judged::Success if grpc => false,
             Judged::Success => !matches!(outcome, Outcome::Failed(_) | Outcome::BodyFailed(_) | Outcome::Panicked),
             Judged::Done => true,
-        };
-        if !is_judged {
-            self.judge_end(&outcome);
         }
     }
 }

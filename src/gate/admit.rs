@@ -195,6 +195,15 @@ pub trait Permit: Send + 'static {
 
     /// Ends the permit, once. It must not block. A panic is caught.
     fn settle(self, outcome: Outcome<'_>);
+
+    /// Returns whether [`settle`](Self::settle) would only drop the permit, which is then dropped where it is: moving one
+    /// that was just written costs more than the end itself.
+    #[doc(hidden)]
+    #[inline]
+    fn is_settled_by(&self, outcome: &Outcome<'_>) -> bool {
+        let _ = outcome;
+        false
+    }
 }
 
 /// A permit that holds nothing.

@@ -153,8 +153,10 @@ impl<P: Permit> Guard<P> {
     /// [`settle`](Self::settle) for the usual end: little remains of it where the outcome is known.
     #[inline(always)]
     pub(crate) fn settle_inline(&mut self, outcome: Outcome<'_>) {
-        if let Some(permit) = self.permit.take() {
-            let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
+        let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
+        if self.permit.as_ref().is_some_and(|permit| permit.is_settled_by(&outcome)) {
+            self.permit = None;
+        } else if let Some(permit) = self.permit.take() {
             let _ = caught(|| permit.settle(outcome));
         }
     }
