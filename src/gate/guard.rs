@@ -155,7 +155,7 @@ impl<P: Permit> Guard<P> {
     pub(crate) fn settle_inline(&mut self, outcome: Outcome<'_>) {
         let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
         if self.permit.as_ref().is_some_and(|permit| permit.is_settled_by(&outcome)) {
-            self.permit = None;
+            let _ = caught(|| self.permit = None);
         } else if let Some(permit) = self.permit.take() {
             let _ = caught(|| permit.settle(outcome));
         }

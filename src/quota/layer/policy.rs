@@ -136,13 +136,10 @@ impl QuotaPolicy {
         let (mut held, own) = (None, self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| self.plans.present_in(&mut held).of(client.tier()));
         let (asked, connect) = (active.asked(request), request.method == Method::CONNECT);
-        let bytes = Bytes::new(active, asked.declared, request);
-        let amounts = asked.amounts(active);
-        let job = match &self.common.settings.job_id {
-            Some(ids) => ids.read(request, client, &amounts, self.common.store.digester()),
-            None => Ok(None),
-        };
-        let job = job.map_err(|InvalidJob| self.bad_job_id())?;
+        let (bytes, amounts) = (Bytes::new(active, asked.declared, request), asked.amounts(active));
+        let ids = self.common.settings.job_id.as_ref();
+        let job = ids.map(|ids| ids.read(request, client, &amounts, self.common.store.digester()));
+        let job = job.transpose().map_err(|InvalidJob| self.bad_job_id())?.flatten();
         let open = active.open || bytes.counts_request();
         let request = AdmitRequest {
             account: AccountContext { client, plan: &active.plan, now },
@@ -169,10 +166,10 @@ impl QuotaPolicy {
             StoreDecision::Pending(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
-                    open.admitted = match decision.await {
-                        Ok(admitted) => admitted,
+                    match decision.await {
+                        Ok(admitted) => open.admitted = admitted,
                         Err(refused) => return policy.deny(&active, &client, refused),
-                    };
+                    }
                     Ok(QuotaPermit::new(open, &active, &client, asked, bytes, connect, now))
                 })
             }
