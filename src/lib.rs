@@ -30,6 +30,7 @@
 //! | [`gates`] | one gate for several layers |
 //! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
+//! | `key_value` | key-value stores, events that are processed once (feature `key-value`) |
 //! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
 //!
 //! With the feature `axum` handlers return a [`Refusal`] as a response. The feature `conformance` makes the tests public that every store must pass.
@@ -52,6 +53,8 @@ mod head;
 pub mod identity;
 #[cfg(feature = "axum")]
 mod into_response;
+#[cfg(feature = "key-value")]
+pub mod key_value;
 mod kind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[allow(clippy::incompatible_msrv, reason = "sqlx needs Rust 1.94")]

@@ -11,4 +11,6 @@
 //! # });
 //! ```
 
+#[cfg(feature = "key-value")]
+pub mod key_values;
 pub mod quotas;

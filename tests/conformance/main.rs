@@ -1,8 +1,11 @@
 //! The conformance suite over each store, and stores that break a rule and must fail it.
 
+#[cfg(feature = "key-value")]
+mod key_values;
+
 use tollgate::{FakeClock, QuotaLayer, Quotas, conformance::quotas};
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,0 +1,138 @@
+//! The store in an SQL database: one table of entries, one statement for each operation.
+
+mod driver;
+mod entries;
+mod opening;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::{borrow::Cow, fmt};
+
+use driver::SqlDriver;
+use opening::PoolSource;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+use tokio::sync::OnceCell;
+
+use super::limits::DEFAULT_MAX_VALUE;
+use crate::time::Clock;
+
+/// A store in a database that is reached through a pool.
+struct SqlStore<D: SqlDriver> {
+    source: PoolSource<D>,
+    /// Set once the tables are there and the database keeps what it acknowledges.
+    checked: OnceCell<()>,
+    max_value: usize,
+    /// Clock in place of the database's, for tests.
+    clock: Option<Clock>,
+}
+
+impl<D: SqlDriver> SqlStore<D> {
+    fn new(source: PoolSource<D>) -> Self {
+        Self { source, checked: OnceCell::new(), max_value: DEFAULT_MAX_VALUE, clock: None }
+    }
+
+    /// Returns the expression of the present time, in microseconds since 1970.
+    fn now(&self) -> Cow<'static, str> {
+        match &self.clock {
+            None => D::NOW.into(),
+            Some(clock) => clock.wall().as_micros().to_string().into(),
+        }
+    }
+}
+
+impl<D: SqlDriver> fmt::Debug for SqlStore<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").field("database", &D::NAME).finish_non_exhaustive()
+    }
+}
+
+/// Implements [`KeyValue`](super::KeyValue) for a store that has its operations in field 0, and its setters.
+macro_rules! sql_store {
+    ($store:ident) => {
+        impl $store {
+            /// Sets the greatest length of a value in bytes; default 1 MiB.
+            #[must_use]
+            pub fn max_value(mut self, bytes: usize) -> Self {
+                self.0.max_value = bytes;
+                self
+            }
+
+            /// Sets the clock of the store, for tests: an entry expires when the test says so. Without it the database's
+            /// clock counts, which all its processes share.
+            #[must_use]
+            pub fn clock(mut self, clock: impl Into<crate::time::Clock>) -> Self {
+                self.0.clock = Some(clock.into());
+                self
+            }
+        }
+
+        impl $crate::key_value::KeyValue for $store {
+            fn connect(&self) -> StoreFuture<'_, ()> {
+                Box::pin(async move { self.0.connection().await.map(drop) })
+            }
+
+            fn disconnect(&self) -> StoreFuture<'_, ()> {
+                Box::pin(async move { Ok(self.0.disconnect().await) })
+            }
+
+            fn get<'a>(&'a self, key: &'a [u8]) -> StoreFuture<'a, Option<Bytes>> {
+                Box::pin(self.0.get(key))
+            }
+
+            fn set<'a>(&'a self, key: &'a [u8], value: Bytes, ttl: Option<Duration>) -> StoreFuture<'a, ()> {
+                Box::pin(self.0.set(key, value, ttl))
+            }
+
+            fn delete<'a>(&'a self, key: &'a [u8]) -> StoreFuture<'a, bool> {
+                Box::pin(self.0.delete(key))
+            }
+
+            fn exists<'a>(&'a self, key: &'a [u8]) -> StoreFuture<'a, bool> {
+                Box::pin(async move { Ok(self.0.ttl(key).await? != Ttl::Missing) })
+            }
+
+            fn mget<'a>(&'a self, keys: &'a [&'a [u8]]) -> StoreFuture<'a, Vec<Option<Bytes>>> {
+                Box::pin(self.0.mget(keys))
+            }
+
+            fn mset<'a>(&'a self, entries: &'a [(&'a [u8], Bytes)], ttl: Option<Duration>) -> StoreFuture<'a, ()> {
+                Box::pin(self.0.mset(entries, ttl))
+            }
+
+            fn delete_many<'a>(&'a self, keys: &'a [&'a [u8]]) -> StoreFuture<'a, u64> {
+                Box::pin(self.0.delete_many(keys))
+            }
+
+            fn ttl<'a>(&'a self, key: &'a [u8]) -> StoreFuture<'a, Ttl> {
+                Box::pin(self.0.ttl(key))
+            }
+
+            fn expire<'a>(&'a self, key: &'a [u8], ttl: Option<Duration>) -> StoreFuture<'a, bool> {
+                Box::pin(self.0.expire(key, ttl))
+            }
+
+            fn set_nx<'a>(&'a self, key: &'a [u8], value: Bytes, ttl: Option<Duration>) -> StoreFuture<'a, bool> {
+                Box::pin(self.0.set_nx(key, value, ttl))
+            }
+
+            fn incr<'a>(&'a self, key: &'a [u8], ttl_if_created: Option<Duration>) -> StoreFuture<'a, Incremented> {
+                Box::pin(self.0.incr(key, ttl_if_created))
+            }
+
+            fn scan<'a>(
+                &'a self,
+                prefix: &'a [u8],
+                after: Option<&'a [u8]>,
+                limit: usize,
+            ) -> StoreFuture<'a, ScanPage> {
+                Box::pin(self.0.scan(prefix, after, limit))
+            }
+        }
+    };
+}
+use sql_store;

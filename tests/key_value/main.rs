@@ -1,0 +1,8 @@
+//! Key-value stores where something fails: no room, locks, a server that dies, rows changed by hand.
+
+mod dropped;
+mod memory;
+mod postgres_server;
+mod sqlite_file;
+#[path = "../support/mod.rs"]
+mod support;
