@@ -1,7 +1,5 @@
 //! The permits of a request: those of all members up to the head of the response, and those in its body.
 
-use std::mem;
-
 use http::Response;
 use http_body::Frame;
 
@@ -35,12 +33,6 @@ pub trait Permits: Watched + Send + Sized + 'static {
 
     /// Returns the permits of a request that no member has admitted yet.
     fn none() -> Self;
-
-    /// Moves the permits out.
-    #[inline]
-    fn take(&mut self) -> Self {
-        mem::replace(self, Self::none())
-    }
 
     /// Records that no code inside of the members has panicked.
     fn called(&mut self);

@@ -10,9 +10,7 @@ use super::{error::KeyValueError, port::KeyValue};
 ///
 /// Of several calls with one id, also in several processes, exactly one returns `false`.
 ///
-/// It marks **before** the work: if the work then fails, or the process ends, no later call does it. Where the work must
-/// be done at least once, or its answer is needed again, run it under
-/// [`idempotent_execute`](super::idempotent_execute) instead.
+/// It marks **before** the work: if the work then fails, or the process ends, no later call does it.
 ///
 /// # Errors
 /// As [`KeyValue::set_nx`]. After [`Indeterminate`](super::KeyValueErrorKind::Indeterminate) the event may be marked.
