@@ -82,7 +82,7 @@ pub use gates::Gates;
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,
-    Principal, Tier, Unverified, Verified,
+    Principal, Secret, Tier, Unverified, Verified,
 };
 pub use kind::{Direction, Kind};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -98,6 +98,15 @@ impl Client {
         }
     }
 
+    /// Returns the client of the same public name that is known by nothing else.
+    pub(super) fn known_by_name(&self, digester: &Digester) -> Option<Self> {
+        let name = self.name()?;
+        match (name.as_text(), name.as_network()) {
+            (Some(text), _) => Some(digester.named(text)),
+            (None, network) => network.map(|network| digester.network(network)),
+        }
+    }
+
     /// Returns the cohort, of which a bounded table holds only a part.
     pub(crate) fn cohort(&self) -> Cohort {
         self.name.as_ref().map_or(Cohort::CLAIMED, Name::cohort)
@@ -167,12 +176,10 @@ impl Hash for Client {
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(name) = self.name() else { return fmt::Debug::fmt(&self.digest, f) };
-        let digester = Digester::process();
-        let same = match (name.as_text(), name.as_network()) {
-            (Some(text), _) => Some(("name", digester.named(text))),
-            (None, network) => network.map(|network| ("ip", digester.network(network))),
-        };
-        let kind = same.filter(|(_, client)| client == self).map_or("other", |(kind, _)| kind);
+        let same = self.known_by_name(Digester::process());
+        let kind = same
+            .filter(|client| client == self)
+            .map_or("other", |_| if name.as_text().is_some() { "name" } else { "ip" });
         write!(f, "{kind}:{name}")
     }
 }

@@ -67,6 +67,7 @@ impl Credential {
     }
 
     /// Returns the type of the location and its name, which distinguish equal values in different locations.
+    #[inline]
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         match &self.location {
             Location::Header(name) => [b"header", name.as_str().as_bytes()],
@@ -82,6 +83,7 @@ pub(super) fn token(what: &str, name: &str) -> Result<HeaderName, ConfigError> {
 }
 
 /// Returns the value of a field that is present once and not too long.
+#[inline]
 fn only_line<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
     only_value(headers, name).filter(|value| value.len() <= longest).map(|value| value.as_bytes().trim_ascii())
 }
