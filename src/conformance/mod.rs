@@ -14,3 +14,5 @@
 #[cfg(feature = "key-value")]
 pub mod key_values;
 pub mod quotas;
+#[cfg(feature = "key-value")]
+pub mod records;

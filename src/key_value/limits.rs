@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
-use super::error::KeyValueError;
+use super::{error::KeyValueError, record::Completion};
 
 /// Greatest length of a key, in bytes.
 pub const MAX_KEY: usize = 1_024;
@@ -63,19 +63,38 @@ pub(crate) fn scan(prefix: &[u8], limit: usize) -> Result<(), KeyValueError> {
     if prefix.len() > MAX_KEY {
         return Err(KeyValueError::invalid("prefix", "have at most 1024 bytes", prefix.len()));
     }
-    if (1..=MAX_BATCH).contains(&limit) {
-        return Ok(());
-    }
-    Err(KeyValueError::invalid("limit of a page", "be from 1 to 1000", limit))
+    page(limit)
 }
 
 /// Checks a time to live, and returns it in microseconds, rounded up.
 pub(crate) fn ttl(ttl: Duration) -> Result<i64, KeyValueError> {
-    if ttl.is_zero() || ttl > MAX_TTL {
-        let got = format_args!("{ttl:?}").to_string();
-        return Err(KeyValueError::invalid("time to live", "be positive and at most 10 years", got));
+    time("time to live", ttl)
+}
+
+/// Checks a time of this name, and returns it in microseconds, rounded up.
+pub(crate) fn time(name: &str, time: Duration) -> Result<i64, KeyValueError> {
+    if time.is_zero() || time > MAX_TTL {
+        let got = format_args!("{time:?}").to_string();
+        return Err(KeyValueError::invalid(name, "be positive and at most 10 years", got));
     }
-    Ok(ttl.as_nanos().div_ceil(1_000) as i64)
+    Ok(time.as_nanos().div_ceil(1_000) as i64)
+}
+
+/// Checks the number of records of a page.
+pub(crate) fn page(limit: usize) -> Result<(), KeyValueError> {
+    let must = "be from 1 to 1000";
+    if (1..=MAX_BATCH).contains(&limit) { Ok(()) } else { Err(KeyValueError::invalid("limit of a page", must, limit)) }
+}
+
+/// Checks the length of an answer.
+pub(crate) fn answer(completion: &Completion, most: usize) -> Result<(), KeyValueError> {
+    match completion {
+        Completion::Answered(answer) if answer.len() > most => {
+            let must = format!("have at most {most} bytes; raise .max_value(), or complete without it");
+            Err(KeyValueError::invalid("answer", &must, answer.len()))
+        }
+        Completion::Answered(_) | Completion::NotRetained => Ok(()),
+    }
 }
 
 /// Returns the number that a value is: the shortest decimal text of an `i64`.

@@ -21,6 +21,7 @@ mod limits;
 mod memory;
 mod port;
 mod processed;
+mod record;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[allow(clippy::incompatible_msrv, reason = "sqlx needs Rust 1.94")]
 mod sql;
@@ -31,6 +32,10 @@ pub use limits::{MAX_BATCH, MAX_KEY, MAX_TTL};
 pub use memory::MemoryStore;
 pub use port::{Incremented, KeyValue, ScanPage, StoreFuture, Ttl};
 pub use processed::already_processed;
+pub use record::{
+    AfterLease, Answer, Begun, Claim, Completion, Owner, Ownership, RecordAbout, RecordKey, RecordStore, UnknownPage,
+    UnknownRecord,
+};
 #[cfg(feature = "postgres")]
 pub use sql::PostgresStore;
 #[cfg(feature = "sqlite")]

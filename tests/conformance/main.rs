@@ -2,6 +2,8 @@
 
 #[cfg(feature = "key-value")]
 mod key_values;
+#[cfg(feature = "key-value")]
+mod records;
 
 use tollgate::{FakeClock, QuotaLayer, Quotas, conformance::quotas};
 

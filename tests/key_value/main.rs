@@ -3,6 +3,7 @@
 mod dropped;
 mod memory;
 mod postgres_server;
+mod records;
 mod sqlite_file;
 #[path = "../support/mod.rs"]
 mod support;

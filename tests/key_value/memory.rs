@@ -45,7 +45,7 @@ async fn bytes_are_bounded_and_given_back() {
     store.set(b"b", Bytes::from(vec![b'x'; 200]), None).await.unwrap();
     store.delete_many(&[b"a", b"b"]).await.unwrap();
     store.mset(&[(b"c", hundred()), (b"d", hundred())], None).await.unwrap();
-    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 2, bytes: 458, .. }");
+    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 2, bytes: 458, records: 0, record_bytes: 0, .. }");
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn expired_entries_go_without_being_asked_for() {
     for _ in 0..50 {
         set(&store, "other", None).await.unwrap();
     }
-    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 1, bytes: 138, .. }");
+    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 1, bytes: 138, records: 0, record_bytes: 0, .. }");
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn expired_entries_make_room_at_once() {
     let keys: Vec<_> = (0..200).map(|key| format!("new {key}").into_bytes()).collect();
     let entries: Vec<_> = keys.iter().map(|key| (&key[..], Bytes::from_static(b"value"))).collect();
     store.mset(&entries, None).await.unwrap();
-    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 200, bytes: 27890, .. }");
+    assert_eq!(format!("{store:?}"), "MemoryStore { entries: 200, bytes: 27890, records: 0, record_bytes: 0, .. }");
 }
 
 #[tokio::test]

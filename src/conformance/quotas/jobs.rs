@@ -145,7 +145,8 @@ pub async fn job_histories_equal_a_book(make: impl AsyncFn(QuotaLayer) -> Quotas
             // The end of the job before may take time to reach the store.
             let mut answer = act().await;
             for _ in 0..LOOKS {
-                if !matches!(answer, Answer::Refused(Reason::JobRunning) | Answer::State(Some(JobState::Running))) {
+                if !matches!(answer, JobAnswer::Refused(Reason::JobRunning) | JobAnswer::State(Some(JobState::Running)))
+                {
                     break;
                 }
                 tokio::time::sleep(APART).await;
@@ -171,7 +172,7 @@ enum Deed {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum JobAnswer {
     /// The work was begun.
     Ran,
     Replayed,
@@ -183,20 +184,20 @@ enum Answer {
 type Book = [Option<(u64, JobState)>; 3];
 
 /// Enters a deed, and returns the answer to it.
-fn enter(book: &mut Book, job: usize, amount: u64, deed: Deed) -> Answer {
+fn enter(book: &mut Book, job: usize, amount: u64, deed: Deed) -> JobAnswer {
     let used: u64 = book.iter().flatten().map(|(amount, _)| amount).sum();
     let known = book[job];
     if let Deed::Settled(outcome) = deed {
         if let Some((amount, JobState::Unknown)) = known {
             book[job] = (outcome == JobOutcome::Done).then_some((amount, JobState::Done));
         }
-        return Answer::State(known.map(|(_, state)| state));
+        return JobAnswer::State(known.map(|(_, state)| state));
     }
     match known {
-        Some((charged, _)) if charged != amount => return Answer::Refused(Reason::JobConflict),
-        Some((_, JobState::Done)) => return Answer::Replayed,
-        Some(_) => return Answer::Refused(Reason::JobOutcomeUnknown),
-        None if used + amount > LIMIT => return Answer::Refused(Reason::RateLimited),
+        Some((charged, _)) if charged != amount => return JobAnswer::Refused(Reason::JobConflict),
+        Some((_, JobState::Done)) => return JobAnswer::Replayed,
+        Some(_) => return JobAnswer::Refused(Reason::JobOutcomeUnknown),
+        None if used + amount > LIMIT => return JobAnswer::Refused(Reason::RateLimited),
         None => {}
     }
     book[job] = match deed {
@@ -204,10 +205,10 @@ fn enter(book: &mut Book, job: usize, amount: u64, deed: Deed) -> Answer {
         Deed::Cut => Some((amount, JobState::Unknown)),
         _ => None,
     };
-    Answer::Ran
+    JobAnswer::Ran
 }
 
-async fn act(quotas: &Quotas, client: &Client, id: &str, amount: u64, deed: Deed) -> Answer {
+async fn act(quotas: &Quotas, client: &Client, id: &str, amount: u64, deed: Deed) -> JobAnswer {
     let started = AtomicBool::new(false);
     let work = async {
         started.store(true, Ordering::Relaxed);
@@ -218,7 +219,7 @@ async fn act(quotas: &Quotas, client: &Client, id: &str, amount: u64, deed: Deed
         }
     };
     if let Deed::Settled(outcome) = deed {
-        return Answer::State(quotas.settle_job(client, id, outcome).await.expect("a settlement"));
+        return JobAnswer::State(quotas.settle_job(client, id, outcome).await.expect("a settlement"));
     }
     let mut job = pin!(quotas.try_run_job(client, id, ("queries", amount), work));
     let ended = poll_fn(|cx| match job.as_mut().poll(cx) {
@@ -226,9 +227,9 @@ async fn act(quotas: &Quotas, client: &Client, id: &str, amount: u64, deed: Deed
         polled => polled.map(Some),
     });
     match ended.await {
-        Some(Ok(JobRun::Replayed)) => Answer::Replayed,
-        Some(Err(JobError::Refused(refusal))) => Answer::Refused(refusal.reason()),
-        None | Some(Ok(JobRun::Done(())) | Err(JobError::Failed(()))) => Answer::Ran,
+        Some(Ok(JobRun::Replayed)) => JobAnswer::Replayed,
+        Some(Err(JobError::Refused(refusal))) => JobAnswer::Refused(refusal.reason()),
+        None | Some(Ok(JobRun::Done(())) | Err(JobError::Failed(()))) => JobAnswer::Ran,
     }
 }
 

@@ -1,24 +1,27 @@
 //! The store in memory, for one process.
 
 mod entries;
+mod records;
 mod table;
 
 use std::fmt;
 
 use bytes::Bytes;
+use records::{ClientShares, RecordEntry};
 use table::ExpiringTable;
 
 use super::{
     error::{KeyValueError, KeyValueErrorKind},
     limits::DEFAULT_MAX_VALUE,
+    record::RecordKey,
 };
 use crate::{error::ConfigError, time::Clock};
 
-/// A key-value store in memory, bounded by entries and by bytes.
+/// A key-value store and a record store in memory, bounded by entries, by records and by bytes.
 ///
-/// What it stores is lost when the process ends. An entry that has not expired is never evicted: without room a call is
-/// an error of the kind [`Full`](super::KeyValueErrorKind::Full). Each change removes a few entries that have expired, also
-/// those that are asked for no more.
+/// What it stores is lost when the process ends. An entry or a record that has not expired is never evicted: without room
+/// a call is an error of the kind [`Full`](super::KeyValueErrorKind::Full). Each change removes a few that have expired,
+/// also those that are asked for no more.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -32,6 +35,8 @@ use crate::{error::ConfigError, time::Clock};
 /// ```
 pub struct MemoryStore {
     entries: ExpiringTable<Bytes, Value>,
+    records: ExpiringTable<RecordKey, RecordEntry>,
+    shares: ClientShares,
     max_value: usize,
     clock: Clock,
 }
@@ -44,14 +49,15 @@ enum Value {
 }
 
 impl MemoryStore {
-    /// Creates a store of at most 100,000 entries and 64 MiB.
+    /// Creates a store of at most 100,000 entries in 64 MiB, and as many records in 64 MiB more.
     #[must_use]
     pub fn new() -> Self {
-        let entries = ExpiringTable::new(100_000, 64 << 20);
-        Self { entries, max_value: DEFAULT_MAX_VALUE, clock: Clock::system() }
+        let (entries, records) = (ExpiringTable::new(100_000, 64 << 20), ExpiringTable::new(100_000, 64 << 20));
+        let (shares, max_value) = (ClientShares::new(10_000), DEFAULT_MAX_VALUE);
+        Self { entries, records, shares, max_value, clock: Clock::system() }
     }
 
-    /// Sets the greatest number of entries.
+    /// Sets the greatest number of entries; default 100,000.
     ///
     /// # Panics
     /// If it is 0.
@@ -63,7 +69,7 @@ impl MemoryStore {
         self
     }
 
-    /// Sets the greatest number of bytes: of keys, of values, and 128 for each entry.
+    /// Sets the greatest number of bytes of entries: of keys, of values, and 128 for each; default 64 MiB.
     ///
     /// # Panics
     /// If it is 0.
@@ -75,7 +81,44 @@ impl MemoryStore {
         self
     }
 
-    /// Sets the greatest length of a value in bytes; default 1 MiB.
+    /// Sets the greatest number of records; default 100,000.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn max_records(mut self, records: usize) -> Self {
+        ConfigError::or_panic(ConfigError::require(records > 0, "max_records", "be positive", records));
+        self.records.max_entries = records;
+        self
+    }
+
+    /// Sets the greatest number of bytes of records: of answers, of texts, and 256 for each; default 64 MiB.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        ConfigError::or_panic(ConfigError::require(bytes > 0, "max_record_bytes", "be positive", bytes));
+        self.records.max_bytes = bytes;
+        self
+    }
+
+    /// Sets the greatest number of records of one [client](super::Claim::client), so that a client with ever new keys leaves
+    /// room for others; default 10,000.
+    ///
+    /// # Panics
+    /// If it is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn max_records_per_client(mut self, records: usize) -> Self {
+        ConfigError::or_panic(ConfigError::require(records > 0, "max_records_per_client", "be positive", records));
+        self.shares = ClientShares::new(records);
+        self
+    }
+
+    /// Sets the greatest length in bytes of a value, and of an answer; default 1 MiB.
     #[must_use]
     pub const fn max_value(mut self, bytes: usize) -> Self {
         self.max_value = bytes;
@@ -109,15 +152,16 @@ impl MemoryStore {
 
     fn full(&self, no_place: &table::NoPlace) -> KeyValueError {
         let (entries, bytes) = (self.entries.max_entries, self.entries.max_bytes);
-        KeyValueError::new(
-            KeyValueErrorKind::Full,
-            if no_place.bytes {
-                format!("no room in the store, all {bytes} bytes are taken; raise .max_bytes()")
-            } else {
-                format!("no room in the store, all {entries} entries are taken; raise .max_entries()")
-            },
-        )
+        full(&if no_place.bytes {
+            format!("all {bytes} bytes are taken; raise .max_bytes()")
+        } else {
+            format!("all {entries} entries are taken; raise .max_entries()")
+        })
     }
+}
+
+fn full(why: &str) -> KeyValueError {
+    KeyValueError::new(KeyValueErrorKind::Full, format!("no room in the store, {why}"))
 }
 
 impl Default for MemoryStore {
@@ -126,10 +170,12 @@ impl Default for MemoryStore {
     }
 }
 
-/// Shows the numbers of entries and of bytes, and no content.
+/// Shows the numbers of entries and records and of their bytes, and no content.
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (entries, bytes) = self.entries.used();
-        f.debug_struct("MemoryStore").field("entries", &entries).field("bytes", &bytes).finish_non_exhaustive()
+        let ((entries, bytes), (records, record_bytes)) = (self.entries.used(), self.records.used());
+        let mut shown = f.debug_struct("MemoryStore");
+        shown.field("entries", &entries).field("bytes", &bytes);
+        shown.field("records", &records).field("record_bytes", &record_bytes).finish_non_exhaustive()
     }
 }

@@ -122,7 +122,7 @@ impl<K: Hash + Eq + Clone, V> ExpiringTable<K, V> {
             let together = self.batches.read().unwrap_or_else(PoisonError::into_inner);
             let updated = self.try_update(key.clone(), now, &mut change);
             drop(together);
-            if updated.is_ok() || self.purge(now, PURGED_FOR_ROOM) == 0 {
+            if updated.is_ok() || !self.purge_for_room(now) {
                 return updated;
             }
         }
@@ -147,7 +147,7 @@ impl<K: Hash + Eq + Clone, V> ExpiringTable<K, V> {
                 return Ok(());
             }
             drop(alone);
-            if self.purge(now, PURGED_FOR_ROOM) == 0 {
+            if !self.purge_for_room(now) {
                 return reserved;
             }
         }
@@ -219,6 +219,11 @@ impl<K: Hash + Eq + Clone, V> ExpiringTable<K, V> {
     pub(super) fn each(&self, now: i64, mut visit: impl FnMut(&K, &V)) {
         let present = self.entries.iter().filter(|entry| !entry.value().is_over(now));
         present.for_each(|entry| visit(entry.key(), &entry.value().value));
+    }
+
+    /// Removes some entries that have expired; returns whether there were any.
+    pub(super) fn purge_for_room(&self, now: i64) -> bool {
+        self.purge(now, PURGED_FOR_ROOM) > 0
     }
 
     /// Removes at most `most` entries that have expired; returns their number.

@@ -39,6 +39,9 @@ pub(super) trait SqlDriver: Database {
     /// Returns a column of integers.
     fn number(row: &Self::Row, at: usize) -> Result<Option<i64>, Error>;
 
+    /// Returns a column of text.
+    fn text(row: &Self::Row, at: usize) -> Result<Option<String>, Error>;
+
     /// Classifies an error that the database itself reported.
     fn reported(error: &dyn DatabaseError) -> Reported;
 
@@ -63,6 +66,7 @@ pub(super) enum Parameter<'a> {
     Bytes(&'a [u8]),
     NoBytes,
     Number(Option<i64>),
+    Text(&'a str),
 }
 
 /// Marks the crate's own text as a statement.
@@ -103,6 +107,7 @@ macro_rules! driver_calls {
                 Parameter::Bytes(bytes) => query.bind(bytes.to_vec()),
                 Parameter::NoBytes => query.bind(None::<Vec<u8>>),
                 Parameter::Number(number) => query.bind(number),
+                Parameter::Text(text) => query.bind(text.to_owned()),
             });
             query.fetch_all(connection).await // to its end: a row may come before the commit
         }
@@ -116,6 +121,10 @@ macro_rules! driver_calls {
         }
 
         fn number(row: &Self::Row, at: usize) -> Result<Option<i64>, sqlx::Error> {
+            row.try_get(at)
+        }
+
+        fn text(row: &Self::Row, at: usize) -> Result<Option<String>, sqlx::Error> {
             row.try_get(at)
         }
     };

@@ -3,20 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::Error;
 
 use super::{
     SqlStore,
-    driver::{self, Parameter, Reported, SqlDriver, safe},
+    driver::{Parameter, SqlDriver},
+    statement::StoreTable,
 };
 use crate::key_value::{
-    error::{KeyValueError, KeyValueErrorKind},
+    error::KeyValueError,
     limits,
     port::{Incremented, ScanPage, Ttl},
 };
-
-/// Attempts of a write that another transaction was in the way of, such as one that a deadlock has ended.
-const ATTEMPTS: u32 = 5;
 
 /// Columns of a value: bytes or a number.
 fn columns(value: &[u8]) -> [Parameter<'_>; 2] {
@@ -49,56 +46,19 @@ impl<D: SqlDriver> SqlStore<D> {
         format!("(expires_at IS NULL OR expires_at > {})", self.now())
     }
 
-    async fn read(&self, sql: String, values: &[Parameter<'_>]) -> Result<Vec<D::Row>, KeyValueError> {
-        let mut connection = self.connection().await?;
-        D::fetch(&mut connection, safe(sql), values).await.map_err(|error| driver::error::<D>(error, false))
-    }
-
-    async fn write(&self, sql: String, values: &[Parameter<'_>]) -> Result<Vec<D::Row>, KeyValueError> {
-        let mut connection = self.connection().await?;
-        let sql = safe(sql);
-        let mut attempt = 1;
-        let rows = loop {
-            match D::fetch(&mut connection, sql.clone(), values).await {
-                Err(Error::Database(error)) if attempt < ATTEMPTS && D::reported(&*error) == Reported::Again => {
-                    attempt += 1;
-                }
-                result => break result.map_err(|error| driver::error::<D>(error, true))?,
-            }
-        };
-        let now = self.now();
-        let (locked, over) = (D::SKIP_LOCKED, format!("expires_at <= {now}"));
-        let purge = format!(
-            "DELETE FROM tollgate_key_value WHERE {over} AND key IN
-                (SELECT key FROM tollgate_key_value WHERE {over} ORDER BY expires_at LIMIT 2{locked})"
-        );
-        // The write is done. Entries that have expired are as good as none, wherever they are.
-        let _ = D::fetch(&mut connection, safe(purge), &[]).await;
-        Ok(rows)
-    }
-
     fn ttl_of(ttl: Option<Duration>) -> Result<Parameter<'static>, KeyValueError> {
         Ok(Parameter::Number(ttl.map(limits::ttl).transpose()?))
     }
 
     fn value(row: &D::Row, at: usize) -> Result<Bytes, KeyValueError> {
-        let error = |error| driver::error::<D>(error, false);
-        match (D::bytes(row, at).map_err(error)?, D::number(row, at + 1).map_err(error)?) {
+        match (Self::bytes(row, at)?, Self::number(row, at + 1)?) {
             (Some(bytes), None) => Ok(bytes.into()),
             (None, Some(number)) => Ok(Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes())),
-            (bytes, _) => Err(KeyValueError::new(
-                KeyValueErrorKind::Damaged,
-                format!(
-                    "{}: a row of tollgate_key_value must have a value or a number, got {}; delete it",
-                    D::NAME,
-                    if bytes.is_some() { "both" } else { "neither" }
-                ),
-            )),
+            (bytes, _) => {
+                let got = if bytes.is_some() { "both" } else { "neither" };
+                Err(Self::damaged(StoreTable::Entries, "have a value or a number", got))
+            }
         }
-    }
-
-    fn number(row: &D::Row, at: usize) -> Result<Option<i64>, KeyValueError> {
-        D::number(row, at).map_err(|error| driver::error::<D>(error, false))
     }
 
     pub(super) async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyValueError> {
@@ -134,7 +94,8 @@ impl<D: SqlDriver> SqlStore<D> {
              RETURNING key"
         );
         let [bytes, number] = columns(value);
-        let rows = self.write(sql, &[Parameter::Bytes(key), bytes, number, Self::ttl_of(ttl)?]).await?;
+        let rows =
+            self.write(StoreTable::Entries, sql, &[Parameter::Bytes(key), bytes, number, Self::ttl_of(ttl)?]).await?;
         Ok(!rows.is_empty())
     }
 
@@ -155,7 +116,7 @@ impl<D: SqlDriver> SqlStore<D> {
              RETURNING CAST(CASE WHEN {live} THEN 1 ELSE 0 END AS bigint)"
         );
         let keys: Vec<_> = keys.iter().copied().map(Parameter::Bytes).collect();
-        let rows = self.write(sql, &keys).await?;
+        let rows = self.write(StoreTable::Entries, sql, &keys).await?;
         rows.iter().try_fold(0, |removed, row| Ok(removed + u64::from(Self::number(row, 0)? == Some(1))))
     }
 
@@ -169,7 +130,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let values: Vec<_> = keys.iter().copied().map(Parameter::Bytes).collect();
         let mut found = std::collections::HashMap::new();
         for row in &self.read(sql, &values).await? {
-            let key = D::bytes(row, 0).map_err(|error| driver::error::<D>(error, false))?;
+            let key = Self::bytes(row, 0)?;
             found.insert(key.unwrap_or_default(), Self::value(row, 1)?);
         }
         Ok(keys.iter().map(|key| found.get(*key).cloned()).collect())
@@ -193,7 +154,7 @@ impl<D: SqlDriver> SqlStore<D> {
             values.push(Parameter::Bytes(key));
             values.extend(columns(value));
         }
-        self.write(sql, &values).await.map(drop)
+        self.write(StoreTable::Entries, sql, &values).await.map(drop)
     }
 
     pub(super) async fn ttl(&self, key: &[u8]) -> Result<Ttl, KeyValueError> {
@@ -209,7 +170,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let (now, live) = (self.now(), self.live());
         let sql =
             format!("UPDATE tollgate_key_value SET expires_at = {now} + $2 WHERE key = $1 AND {live} RETURNING key");
-        Ok(!self.write(sql, &[Parameter::Bytes(key), Self::ttl_of(ttl)?]).await?.is_empty())
+        Ok(!self.write(StoreTable::Entries, sql, &[Parameter::Bytes(key), Self::ttl_of(ttl)?]).await?.is_empty())
     }
 
     pub(super) async fn incr(&self, key: &[u8], ttl: Option<Duration>) -> Result<Incremented, KeyValueError> {
@@ -224,7 +185,7 @@ impl<D: SqlDriver> SqlStore<D> {
              WHERE {over} OR (kv.number IS NOT NULL AND kv.number < {most})
              RETURNING number, expires_at - {now}"
         );
-        let rows = self.write(sql, &[Parameter::Bytes(key), Self::ttl_of(ttl)?]).await?;
+        let rows = self.write(StoreTable::Entries, sql, &[Parameter::Bytes(key), Self::ttl_of(ttl)?]).await?;
         match rows.first() {
             Some(row) => {
                 Ok(Incremented { number: Self::number(row, 0)?.unwrap_or_default(), ttl: left(Self::number(row, 1)?) })
@@ -253,7 +214,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let values: Vec<_> = [Some(first), end.as_deref()].into_iter().flatten().map(Parameter::Bytes).collect();
         let mut keys = Vec::new();
         for row in &self.read(sql, &values).await? {
-            keys.extend(D::bytes(row, 0).map_err(|error| driver::error::<D>(error, false))?.map(Bytes::from));
+            keys.extend(Self::bytes(row, 0)?.map(Bytes::from));
         }
         Ok(ScanPage::of(keys, limit))
     }

@@ -1,12 +1,14 @@
-//! The store in an SQL database: one table of entries, one statement for each operation.
+//! The store in an SQL database: a table of entries and one of records, one statement for each operation.
 
 mod driver;
 mod entries;
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod records;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod statement;
 
 use std::{borrow::Cow, fmt};
 
@@ -51,11 +53,11 @@ impl<D: SqlDriver> fmt::Debug for SqlStore<D> {
     }
 }
 
-/// Implements [`KeyValue`](super::KeyValue) for a store that has its operations in field 0, and its setters.
+/// Implements both ports for a store that has its operations in field 0, and its setters.
 macro_rules! sql_store {
     ($store:ident) => {
         impl $store {
-            /// Sets the greatest length of a value in bytes; default 1 MiB.
+            /// Sets the greatest length in bytes of a value, and of an answer; default 1 MiB.
             #[must_use]
             pub fn max_value(mut self, bytes: usize) -> Self {
                 self.0.max_value = bytes;
@@ -131,6 +133,60 @@ macro_rules! sql_store {
                 limit: usize,
             ) -> StoreFuture<'a, ScanPage> {
                 Box::pin(self.0.scan(prefix, after, limit))
+            }
+        }
+
+        impl RecordStore for $store {
+            fn begin<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, Begun> {
+                Box::pin(self.0.begin(claim))
+            }
+
+            fn find<'a>(&'a self, key: &'a RecordKey) -> StoreFuture<'a, Option<Answer>> {
+                Box::pin(self.0.find(key))
+            }
+
+            fn renew<'a>(
+                &'a self,
+                key: &'a RecordKey,
+                owner: &'a Owner,
+                lease: Duration,
+            ) -> StoreFuture<'a, Ownership> {
+                Box::pin(self.0.renew(key, owner, lease))
+            }
+
+            fn complete<'a>(
+                &'a self,
+                key: &'a RecordKey,
+                owner: &'a Owner,
+                completion: &'a Completion,
+                life: Duration,
+            ) -> StoreFuture<'a, Ownership> {
+                Box::pin(self.0.complete(key, owner, completion, life))
+            }
+
+            fn abandon<'a>(&'a self, key: &'a RecordKey, owner: &'a Owner) -> StoreFuture<'a, Ownership> {
+                Box::pin(self.0.abandon(key, owner))
+            }
+
+            fn unknown<'a>(&'a self, after: Option<&'a RecordKey>, limit: usize) -> StoreFuture<'a, UnknownPage> {
+                Box::pin(self.0.unknown(after, limit))
+            }
+
+            fn settle<'a>(
+                &'a self,
+                key: &'a RecordKey,
+                completion: &'a Completion,
+                life: Duration,
+            ) -> StoreFuture<'a, bool> {
+                Box::pin(self.0.settle(key, completion, life))
+            }
+
+            fn release<'a>(&'a self, key: &'a RecordKey) -> StoreFuture<'a, bool> {
+                Box::pin(self.0.release(key))
+            }
+
+            fn max_answer(&self) -> usize {
+                self.0.max_value
             }
         }
     };

@@ -20,15 +20,16 @@ use crate::{
     key_value::{
         error::{KeyValueError, KeyValueErrorKind},
         port::{Incremented, ScanPage, StoreFuture, Ttl},
+        record::{Answer, Begun, Claim, Completion, Owner, Ownership, RecordKey, RecordStore, UnknownPage},
     },
 };
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key-value store in PostgreSQL, which a fleet shares.
+/// A key-value store and a record store in PostgreSQL, which a fleet shares.
 ///
-/// It creates the tables `tollgate_key_value` and `tollgate_key_value_version` with its first operation. Times are those of
+/// It creates the tables `tollgate_key_value`, `tollgate_record` and `tollgate_key_value_version` with its first operation. Times are those of
 /// the server's clock.
 ///
 /// ```no_run
@@ -84,13 +85,37 @@ impl SqlDriver for Postgres {
     const PREPARE_VERSIONS: &'static str = "SELECT pg_advisory_xact_lock(8389754629021267046);
         CREATE TABLE IF NOT EXISTS tollgate_key_value_version (version bigint NOT NULL PRIMARY KEY)";
     const HAS_VERSIONS: &'static str = "SELECT count(to_regclass('tollgate_key_value_version'))";
-    const VERSIONS: &'static [&'static str] = &["CREATE TABLE tollgate_key_value (
+    const VERSIONS: &'static [&'static str] = &[
+        "CREATE TABLE tollgate_key_value (
             key bytea NOT NULL PRIMARY KEY,
             value bytea,
             number bigint,
             expires_at bigint,
             CHECK ((value IS NULL) <> (number IS NULL)));
-        CREATE INDEX tollgate_key_value_expires_at ON tollgate_key_value (expires_at) WHERE expires_at IS NOT NULL"];
+        CREATE INDEX tollgate_key_value_expires_at ON tollgate_key_value (expires_at) WHERE expires_at IS NOT NULL",
+        "CREATE TABLE tollgate_record (
+            key bytea NOT NULL PRIMARY KEY CHECK (octet_length(key) = 16),
+            state bigint NOT NULL CHECK (state IN (0, 1, 2)), -- running, done, answer not retained
+            owner bytea CHECK (octet_length(owner) = 16),
+            attempt bigint NOT NULL,
+            hold bigint NOT NULL CHECK (hold IN (0, 1)), -- whether the outcome is unknown when the lease is over
+            lease_until bigint NOT NULL,
+            expires_at bigint,
+            fingerprint bytea CHECK (octet_length(fingerprint) = 16),
+            status bigint,
+            fields bytea,
+            body bytea,
+            first_at bigint NOT NULL,
+            format bigint NOT NULL,
+            policy text NOT NULL,
+            client text NOT NULL,
+            method text NOT NULL,
+            route text NOT NULL,
+            client_key text NOT NULL,
+            CHECK ((state = 1) = (status IS NOT NULL AND fields IS NOT NULL AND body IS NOT NULL)));
+        CREATE INDEX tollgate_record_expires_at ON tollgate_record (expires_at) WHERE expires_at IS NOT NULL;
+        CREATE INDEX tollgate_record_held ON tollgate_record (key) WHERE state = 0 AND hold = 1",
+    ];
 
     driver_calls!();
 

@@ -18,14 +18,15 @@ use super::{
 use crate::key_value::{
     error::{KeyValueError, KeyValueErrorKind},
     port::{Incremented, ScanPage, StoreFuture, Ttl},
+    record::{Answer, Begun, Claim, Completion, Owner, Ownership, RecordKey, RecordStore, UnknownPage},
 };
 
 /// Longest wait for a lock on the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// A key-value store in an SQLite file, for the processes of one machine.
+/// A key-value store and a record store in an SQLite file, for the processes of one machine.
 ///
-/// It creates the tables `tollgate_key_value` and `tollgate_key_value_version` with its first operation. Times are those of
+/// It creates the tables `tollgate_key_value`, `tollgate_record` and `tollgate_key_value_version` with its first operation. Times are those of
 /// the machine's clock.
 ///
 /// ```no_run
@@ -88,13 +89,36 @@ impl SqlDriver for Sqlite {
     const PREPARE_VERSIONS: &'static str =
         "CREATE TABLE IF NOT EXISTS tollgate_key_value_version (version INTEGER NOT NULL PRIMARY KEY) STRICT";
     const HAS_VERSIONS: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = 'tollgate_key_value_version'";
-    const VERSIONS: &'static [&'static str] = &["CREATE TABLE tollgate_key_value (
+    const VERSIONS: &'static [&'static str] = &[
+        "CREATE TABLE tollgate_key_value (
             key BLOB NOT NULL PRIMARY KEY,
             value BLOB,
             number INTEGER,
             expires_at INTEGER,
             CHECK ((value IS NULL) <> (number IS NULL))) STRICT, WITHOUT ROWID;
-        CREATE INDEX tollgate_key_value_expires_at ON tollgate_key_value (expires_at) WHERE expires_at IS NOT NULL"];
+        CREATE INDEX tollgate_key_value_expires_at ON tollgate_key_value (expires_at) WHERE expires_at IS NOT NULL",
+        "CREATE TABLE tollgate_record (
+            key BLOB NOT NULL PRIMARY KEY CHECK (length(key) = 16),
+            state INTEGER NOT NULL CHECK (state IN (0, 1, 2)), -- running, done, answer not retained
+            owner BLOB CHECK (length(owner) = 16),
+            attempt INTEGER NOT NULL,
+            hold INTEGER NOT NULL CHECK (hold IN (0, 1)), -- whether the outcome is unknown when the lease is over
+            lease_until INTEGER NOT NULL,
+            expires_at INTEGER,
+            fingerprint BLOB CHECK (length(fingerprint) = 16),
+            status INTEGER,
+            fields BLOB,
+            body BLOB,
+            first_at INTEGER NOT NULL,
+            format INTEGER NOT NULL,
+            policy TEXT NOT NULL,
+            client TEXT NOT NULL,
+            method TEXT NOT NULL,
+            route TEXT NOT NULL,
+            client_key TEXT NOT NULL,
+            CHECK ((state = 1) = (status IS NOT NULL AND fields IS NOT NULL AND body IS NOT NULL))) STRICT, WITHOUT ROWID;
+        CREATE INDEX tollgate_record_expires_at ON tollgate_record (expires_at) WHERE expires_at IS NOT NULL;
+        CREATE INDEX tollgate_record_held ON tollgate_record (key) WHERE state = 0 AND hold = 1"];
 
     driver_calls!();
 

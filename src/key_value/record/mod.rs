@@ -1,0 +1,9 @@
+//! Records of operations that are carried out once.
+
+mod claim;
+mod port;
+mod rule;
+
+pub use claim::{AfterLease, Claim, Owner, RecordAbout, RecordKey};
+pub use port::{Answer, Begun, Completion, Ownership, RecordStore, UnknownPage, UnknownRecord};
+pub(super) use rule::{ClaimTimes, Record, RecordEdit, RecordState};
