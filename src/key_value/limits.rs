@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 
 use super::{error::KeyValueError, record::Completion};
+use crate::error::ConfigError;
 
 /// Greatest length of a key, in bytes.
 pub const MAX_KEY: usize = 1_024;
@@ -78,6 +79,12 @@ pub(crate) fn time(name: &str, time: Duration) -> Result<i64, KeyValueError> {
         return Err(KeyValueError::invalid(name, "be positive and at most 10 years", got));
     }
     Ok(time.as_nanos().div_ceil(1_000) as i64)
+}
+
+/// Checks a time that is set when something is built.
+pub(crate) fn setting(name: &str, time: Duration) -> Result<(), ConfigError> {
+    let is_valid = !time.is_zero() && time <= MAX_TTL;
+    ConfigError::require(is_valid, name, "be positive and at most 10 years", format_args!("{time:?}"))
 }
 
 /// Checks the number of records of a page.

@@ -1,7 +1,9 @@
-//! Key-value stores, and what is built on them: events that are processed once, rate limits by fixed windows.
+//! Key-value stores, and what is built on them: events that are processed once, rate limits by fixed windows, operations
+//! that are carried out once, and caches without stampedes.
 //!
 //! [`KeyValue`] is the port: bytes under keys, each with a time to live. [`MemoryStore`] keeps them in one process,
-//! `SqliteStore` in a file and `PostgresStore` on a server (with the features `sqlite` and `postgres`).
+//! `SqliteStore` in a file and `PostgresStore` on a server (with the features `sqlite` and `postgres`). The same stores
+//! implement [`RecordStore`], the port of [`IdempotentExecutor`] and [`GuardedCache`].
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -17,8 +19,11 @@
 //! ```
 
 mod error;
+mod executor;
+mod guarded;
 mod limits;
 mod memory;
+mod owned;
 mod port;
 mod processed;
 mod record;
@@ -28,6 +33,8 @@ mod sql;
 mod window;
 
 pub use error::{KeyValueError, KeyValueErrorKind};
+pub use executor::{Executed, IdempotentError, IdempotentExecutor};
+pub use guarded::{GuardedCache, GuardedCacheError};
 pub use limits::{MAX_BATCH, MAX_KEY, MAX_TTL};
 pub use memory::MemoryStore;
 pub use port::{Incremented, KeyValue, ScanPage, StoreFuture, Ttl};

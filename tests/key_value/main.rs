@@ -1,6 +1,9 @@
 //! Key-value stores where something fails: no room, locks, a server that dies, rows changed by hand.
 
 mod dropped;
+mod executor;
+mod faulty;
+mod guarded;
 mod memory;
 mod postgres_server;
 mod records;
