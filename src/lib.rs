@@ -50,6 +50,8 @@ mod error;
 pub mod gate;
 pub mod gates;
 mod head;
+#[cfg(feature = "idempotency")]
+pub mod idempotency;
 pub mod identity;
 #[cfg(feature = "axum")]
 mod into_response;

@@ -138,7 +138,12 @@ impl Identify for ApiKey {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: self.named_only || self.table.is_all_named(), verified: true, one_kind: true }
+        IdentityGuarantees {
+            named: self.named_only || self.table.is_all_named(),
+            verified: true,
+            personal: true,
+            one_kind: true,
+        }
     }
 
     fn missing(&self) -> MissingIdentity {

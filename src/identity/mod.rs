@@ -159,6 +159,8 @@ pub struct IdentityGuarantees {
     pub named: bool,
     /// A client cannot claim another's identity by sending a field.
     pub verified: bool,
+    /// Each client is one party. An address is none: all clients behind it have it.
+    pub personal: bool,
     /// All clients are of one kind, so that no other kind needs room in a table that they fill.
     pub(crate) one_kind: bool,
 }
@@ -233,6 +235,7 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
         IdentityGuarantees {
             named: first.named && second.named,
             verified: first.verified && second.verified,
+            personal: first.personal && second.personal,
             one_kind: false,
         }
     }
@@ -277,6 +280,7 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         IdentityGuarantees {
             named: false,
             verified: first.verified && second.verified,
+            personal: first.personal || second.personal,
             one_kind: first.one_kind && second.one_kind,
         }
     }

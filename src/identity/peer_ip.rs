@@ -284,7 +284,7 @@ impl Identify for PeerIp {
 
     fn guarantees(&self) -> IdentityGuarantees {
         let verified = self.forwarded.as_deref().is_none_or(Forwarded::is_verified);
-        IdentityGuarantees { named: true, verified, one_kind: true }
+        IdentityGuarantees { named: true, verified, personal: false, one_kind: true }
     }
 
     fn missing(&self) -> MissingIdentity {

@@ -121,6 +121,6 @@ impl Identify for Unverified {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: self.public, verified: false, one_kind: true }
+        IdentityGuarantees { named: self.public, verified: false, personal: false, one_kind: true }
     }
 }

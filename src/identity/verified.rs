@@ -79,7 +79,7 @@ impl Identify for Verified {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees { named: self.named_only, verified: true, one_kind: true }
+        IdentityGuarantees { named: self.named_only, verified: true, personal: true, one_kind: true }
     }
 
     fn missing(&self) -> MissingIdentity {

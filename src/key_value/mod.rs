@@ -37,6 +37,8 @@ pub use executor::{Executed, IdempotentError, IdempotentExecutor};
 pub use guarded::{GuardedCache, GuardedCacheError};
 pub use limits::{MAX_BATCH, MAX_KEY, MAX_TTL};
 pub use memory::MemoryStore;
+#[cfg(feature = "idempotency")]
+pub(crate) use owned::{Finished, OwnedRecord};
 pub use port::{Incremented, KeyValue, ScanPage, StoreFuture, Ttl};
 pub use processed::already_processed;
 pub use record::{

@@ -138,6 +138,56 @@ reasons! {
         "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
         "job id too old, or without a time",
         "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID.";
+    /// The request has no idempotency key, two, or one that is not 1 to 255 visible characters: 400, `INVALID_ARGUMENT`.
+    InvalidIdempotencyKey:
+        "invalid_idempotency_key", "INVALID_IDEMPOTENCY_KEY" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
+        "no valid idempotency key",
+        "The request must have one idempotency key of 1 to 255 visible characters.";
+    /// The idempotency key was used for another request: 422, `INVALID_ARGUMENT`.
+    IdempotencyKeyReused:
+        "idempotency_key_reused", "IDEMPOTENCY_KEY_REUSED" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content",
+        "about:blank" code "idempotency_key_reused",
+        "idempotency key used for another request",
+        "The idempotency key was used for another request. Send a new key with a new request.";
+    /// The same operation is running: 409, `ABORTED`.
+    OperationRunning:
+        "operation_running", "OPERATION_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank" code "operation_running",
+        "same operation still running",
+        "The same operation is still running.";
+    /// The same operation was carried out, and its answer was not retained: 409, `ALREADY_EXISTS`.
+    AnswerNotRetained:
+        "answer_not_retained", "ANSWER_NOT_RETAINED" 6, CONFLICT 409 "Conflict", "about:blank" code "answer_not_retained",
+        "operation carried out, answer not retained",
+        "The same operation was carried out before, and its answer was not retained. It is not carried out again.";
+    /// The process that carried the same operation out is gone, and the outcome is unknown: 409, `FAILED_PRECONDITION`.
+    /// `IdempotencyHandle::settle` settles it.
+    OperationOutcomeUnknown:
+        "operation_outcome_unknown", "OPERATION_OUTCOME_UNKNOWN" 9, CONFLICT 409 "Conflict",
+        "about:blank" code "operation_outcome_unknown",
+        "operation interrupted, outcome unknown",
+        "The same operation was interrupted, and its outcome is unknown. It is not carried out again.";
+    /// The body of the request is longer than the layer reads: 413, `RESOURCE_EXHAUSTED`.
+    BodyTooLong:
+        "body_too_long", "BODY_TOO_LONG" 8, PAYLOAD_TOO_LARGE 413 "Content Too Large", "about:blank",
+        "body too long",
+        "The body of a request with an idempotency key is too long.";
+    /// The body of the request could not be read to its end in time: 408, `CANCELLED`.
+    BodyUnread:
+        "body_unread", "BODY_UNREAD" 1, REQUEST_TIMEOUT 408 "Request Timeout", "about:blank",
+        "body not read in time",
+        "The body of the request could not be read to its end in time; nothing was carried out.";
+    /// The record store is unavailable or full, and nothing was carried out: 503, `UNAVAILABLE`.
+    RecordsUnavailable:
+        "records_unavailable", "RECORDS_UNAVAILABLE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "record store unavailable, nothing carried out",
+        "The record store is unavailable; nothing was carried out.";
+    /// The client was identified in a way that no other process repeats, a fault of the server's set-up: 500, `INTERNAL`.
+    LocalIdentity:
+        "local_identity", "LOCAL_IDENTITY" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "client identified by this process alone; identify it with the digester that identify receives, or by a public name",
+        " cannot find the records of this client in another process. Its identity must use the digester that identify \
+         receives, or a public name.";
     /// The client has the greatest number of open reservations: 429, `RESOURCE_EXHAUSTED`.
     TooManyReservations:
         "too_many_reservations", "TOO_MANY_RESERVATIONS" 8, TOO_MANY_REQUESTS 429 "Too Many Requests", "about:blank",
@@ -185,9 +235,10 @@ impl Reason {
     /// Returns whether a request that is refused for this reason may pass later.
     pub(super) const fn is_temporary(self) -> bool {
         use Reason::{Capacity, CircuitOpen, Indeterminate, RateLimited, TooManyReservations, Unavailable};
-        let of_job = matches!(self, Self::JobRunning | Self::JobOutcomeUnknown);
+        let of_job = matches!(self, Self::JobRunning | Self::JobOutcomeUnknown | Self::OperationRunning);
         let of_limit = matches!(self, RateLimited | Capacity | TooManyReservations);
-        of_job || of_limit || matches!(self, CircuitOpen | Unavailable | Indeterminate)
+        let of_store = matches!(self, Unavailable | Indeterminate | Self::RecordsUnavailable);
+        of_job || of_limit || of_store || matches!(self, CircuitOpen)
     }
 }
 

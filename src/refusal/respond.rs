@@ -250,7 +250,7 @@ fn fill_head<B>(refusal: &Refusal, kind: HeaderValue, response: &mut Response<B>
 /// disclosed. Under `json` names are escaped.
 pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>, json: bool) {
     match (refusal.reason(), refusal.limit()) {
-        (reason @ (Reason::NoPeerAddress | Reason::NoPrincipal), _) => {
+        (reason @ (Reason::NoPeerAddress | Reason::NoPrincipal | Reason::LocalIdentity), _) => {
             let (out, policy) = (out.push("Policy "), refusal.policy());
             if json { out.escaped(policy.as_str()) } else { out.push(policy.as_str()) }.push(reason.forms().detail)
         }

@@ -183,7 +183,10 @@ impl TokenBucketPolicy {
     pub(super) fn refunds(&self, reason: Reason) -> bool {
         match &self.config.refund {
             Some(refund) => caught(|| refund(reason)).unwrap_or(false),
-            None => matches!(reason, Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable),
+            None => matches!(
+                reason,
+                Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable | Reason::RecordsUnavailable
+            ),
         }
     }
 

@@ -43,6 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("quota", &["cost", "error", "gate", "head", "identity", "kind", "policy_name", "refusal", "sync", "time"]),
     ("ledger", &["error", "gate", "identity", "kind", "policy_name", "quota", "refusal", "time"]),
     ("key_value", &["error", "identity", "time"]),
+    ("idempotency", &["error", "head", "identity", "key_value", "policy_name", "refusal", "time"]),
     ("conformance", &["error", "gate", "head", "identity", "key_value", "kind", "quota", "refusal", "time"]),
     ("config", &["circuit_breaker", "error", "kind", "quota", "time", "token_bucket"]),
     ("into_response", &["circuit_breaker", "quota", "refusal", "time"]),

@@ -2,6 +2,7 @@
 
 mod dropped;
 mod executor;
+#[path = "../support/faulty_store.rs"]
 mod faulty;
 mod guarded;
 mod memory;

@@ -12,6 +12,7 @@ use tollgate::key_value::{
 };
 
 /// Fault of the next call of an operation.
+#[allow(dead_code, reason = "each binary uses a part of it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The store does not do it.

@@ -1,0 +1,12 @@
+//! The layer that replays answers: keys, outcomes, duplicates at once, clients that hang up, stores that fail.
+
+mod bounds;
+#[path = "../support/faulty_store.rs"]
+mod faulty;
+mod hang_up;
+mod keys;
+mod outcomes;
+mod place;
+mod running;
+mod sockets;
+mod store_away;
