@@ -5,6 +5,7 @@ mod program;
 mod scrape;
 mod start;
 mod stop;
+mod webhook;
 
 #[path = "../support/mod.rs"]
 mod support;

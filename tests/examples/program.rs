@@ -11,10 +11,20 @@ use std::{
 };
 
 /// Names of the examples that serve.
-pub(crate) const SERVERS: [&str; 5] = ["quickstart", "grpc", "scan_api", "billing", "metrics"];
+pub(crate) const SERVERS: [&str; 6] = ["quickstart", "grpc", "scan_api", "billing", "metrics", "webhook"];
 
 /// Variables that an example reads.
-const VARIABLES: [&str; 7] = ["PORT", "MAX_CONCURRENT", "DAILY_BYTES", "DB", "DATABASE_URL", "LIMIT", "ADMIN_TOKEN"];
+const VARIABLES: [&str; 9] = [
+    "PORT",
+    "MAX_CONCURRENT",
+    "DAILY_BYTES",
+    "DB",
+    "DATABASE_URL",
+    "LIMIT",
+    "ADMIN_TOKEN",
+    "TOLLGATE_SECRET",
+    "LEASE_MS",
+];
 
 /// Returns the directory of the built examples. `cargo test --test examples` builds none, so that this asks cargo,
 /// which has nothing to do after `cargo test --all-targets`.
@@ -39,6 +49,7 @@ fn built() -> &'static Path {
 fn features() -> String {
     let all = [
         ("conformance", cfg!(feature = "conformance")),
+        ("idempotency", cfg!(feature = "idempotency")),
         ("metrics", cfg!(feature = "metrics")),
         ("postgres", cfg!(feature = "postgres")),
         ("sqlite", cfg!(feature = "sqlite")),
@@ -106,9 +117,16 @@ impl Server {
     /// Sends a request and returns the status and the body; `None` if the connection ends before them, or nothing
     /// comes for 300 s.
     pub(crate) fn ask(address: &str, line: &str, headers: &str) -> Option<(u16, String)> {
+        Self::send(address, line, headers, "")
+    }
+
+    /// Sends a request with a body, as [`ask`](Self::ask).
+    pub(crate) fn send(address: &str, line: &str, headers: &str, body: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(300))).ok()?;
-        write!(stream, "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n").ok()?;
+        let length = body.len();
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}");
+        write!(stream, "{head}\r\n{body}").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;

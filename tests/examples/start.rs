@@ -54,6 +54,10 @@ fn wrong_variable_is_an_error_that_names_it() {
         ("scan_api", ("DAILY_BYTES", "50GiB"), "DAILY_BYTES must be a whole number from 1 to 2^53 - 1, got \"50GiB\""),
         ("billing", ("LIMIT", "-1"), "LIMIT must be a whole number from 1 to 2^53 - 1, got \"-1\""),
         ("billing", ("ADMIN_TOKEN", ""), "ADMIN_TOKEN must not be empty"),
+        ("webhook", ("TOLLGATE_SECRET", "abc"), "TOLLGATE_SECRET: secret must be 32 hexadecimal digits or base64"),
+        ("webhook", ("LEASE_MS", "0"), "LEASE_MS must be a whole number of milliseconds from 1, got \"0\""),
+        ("webhook", ("PORT", "0"), "a database needs TOLLGATE_SECRET, the same for all its processes"),
+        ("webhook", both, "set DB or DATABASE_URL, not both"),
         ("billing", both, "set DB for a file or DATABASE_URL for a server, not both"),
     ];
     let directory = Directory::new();

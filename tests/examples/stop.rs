@@ -17,7 +17,8 @@ fn idle_server_ends_on_each_stop_signal() {
         for signal in ["TERM", "INT"] {
             let directory = Directory::new();
             let file = directory.0.join("quota.db");
-            let mut server = Server::start(example, &[("DB", file.to_str().unwrap())]);
+            let secret = ("TOLLGATE_SECRET", "5d4fb7f10c3a4c2d9a86e0c1b2f37e58");
+            let mut server = Server::start(example, &[("DB", file.to_str().unwrap()), secret]);
             // tonic waits for the first bytes of a connection, up to the grace period.
             let idle = (example != "grpc").then(|| TcpStream::connect(&server.address).unwrap());
             server.signal(signal);
