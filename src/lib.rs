@@ -30,7 +30,8 @@
 //! | [`gates`] | one gate for several layers |
 //! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
-//! | `key_value` | key-value stores, events that are processed once (feature `key-value`) |
+//! | `idempotency` | answers replayed to requests with an idempotency key (feature `idempotency`) |
+//! | `key_value` | key-value stores, operations that run once, guarded caches (feature `key-value`) |
 //! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
 //!
 //! With the feature `axum` handlers return a [`Refusal`] as a response. The feature `conformance` makes the tests public that every store must pass.
