@@ -17,11 +17,14 @@
 //! | 400 | the key is missing, twice there, or not 1 to 255 visible characters |
 //! | 401 | the API key is missing or wrong |
 //! | 409 with `Retry-After` | the same payment is being made |
-//! | 409 with the code `operation_outcome_unknown` | the process died while it made the payment |
+//! | 409 with the code `operation_outcome_unknown` | the process died while it made the payment, unless `AFTER_LEASE=rerun` |
 //! | 413 | the body is longer than 64 KiB |
 //! | 422 | the key was used for another payment |
 //! | 500 | the payment failed; the same key may be sent again |
 //! | 503 | the database is unavailable: nothing was done |
+//!
+//! In a database the payment is written in a transaction that is committed together with its record: a process that is killed
+//! leaves both or neither. `AFTER_LEASE=rerun` lets the next request make a payment whose process died, which is safe then.
 //!
 //! `POST /webhook` needs the header `webhook-id`, and processes each event once. A delivery that comes meanwhile waits for
 //! the first. If the process dies in between, the next delivery processes the event again.

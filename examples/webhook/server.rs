@@ -12,7 +12,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tollgate::{
     ApiKey, Client, Digester, Principal, RequestHead, Secret,
-    idempotency::{IdempotencyHandle, IdempotencyLayer, OnRunning},
+    idempotency::{IdempotencyHandle, IdempotencyLayer, IdempotentExecution, OnRunning},
     key_value::{AfterLease, RecordStore},
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     pub(crate) place: Place,
     secret: Option<Secret>,
     lease: Duration,
+    after_lease: AfterLease,
 }
 
 /// Place of payments and records.
@@ -54,6 +55,11 @@ impl Settings {
             .ok()
             .filter(|millis| *millis > 0)
             .ok_or_else(|| format!("LEASE_MS must be a whole number of milliseconds from 1, got {lease:?}"))?;
+        let after_lease = match support::variable("AFTER_LEASE")?.as_deref() {
+            None | Some("hold") => AfterLease::Hold,
+            Some("rerun") => AfterLease::Rerun,
+            Some(other) => return Err(format!("AFTER_LEASE must be hold or rerun, got {other:?}").into()),
+        };
         let secret = support::variable("TOLLGATE_SECRET")?.map(|text| text.parse()).transpose();
         let secret = secret.map_err(|error| format!("TOLLGATE_SECRET: {error}"))?;
         if secret.is_none() && !matches!(place, Place::Memory) {
@@ -61,7 +67,7 @@ impl Settings {
                         export TOLLGATE_SECRET=$(openssl rand -hex 16)"
                 .into());
         }
-        Ok(Self { place, secret, lease: Duration::from_millis(millis) })
+        Ok(Self { place, secret, lease: Duration::from_millis(millis), after_lease })
     }
 
     /// Returns a layer over the store.
@@ -87,6 +93,7 @@ pub(crate) async fn serve(
         Some(Principal::named(name))
     };
     let payments = settings.layer(ApiKey::header("x-api-key", keys), &store).named("payments");
+    let payments = payments.after_lease(settings.after_lease);
     let provider = |_: &RequestHead<'_>, digester: &Digester| -> Option<Client> { Some(digester.named("provider")) };
     let webhooks = settings
         .layer(provider, &store)
@@ -121,14 +128,15 @@ struct PaymentQuery {
 async fn pay(
     State(shop): State<Arc<Shop>>,
     Query(query): Query<PaymentQuery>,
+    Extension(execution): Extension<IdempotentExecution>,
     amount: String,
 ) -> Result<Response, Response> {
     if query.fail == 1 {
         tokio::time::sleep(Duration::from_millis(query.ms)).await;
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "the bank is closed\n").into_response());
     }
-    let id = shop.pay(&amount).await.map_err(unavailable)?;
-    tokio::time::sleep(Duration::from_millis(query.ms)).await;
+    let takes = Duration::from_millis(query.ms);
+    let id = shop.pay(&execution, &amount, takes).await.map_err(|error| unavailable(format_args!("{error:?}")))?;
     Ok((StatusCode::CREATED, [("location", format!("/payments/{id}"))], format!("payment {id}\n")).into_response())
 }
 

@@ -1,11 +1,17 @@
 //! The shop: its payments and events, in memory or in the database that also has the records.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
-use tollgate::key_value::{MemoryStore, RecordStore, SqliteStore};
+use tollgate::{
+    idempotency::IdempotentExecution,
+    key_value::{MemoryStore, RecordStore, SqliteStore},
+};
 
 use crate::server::{Place, Settings, support::ExampleError};
 
@@ -57,29 +63,47 @@ impl Shop {
         }
     }
 
-    /// Makes a payment; returns its id.
-    pub(crate) async fn pay(&self, amount: &str) -> Result<String, sqlx::Error> {
-        self.insert("INSERT INTO payments (id, amount) VALUES ($1, $2)", amount).await
-    }
-
-    /// Processes an event.
-    pub(crate) async fn process(&self, event: &str) -> Result<String, sqlx::Error> {
-        self.insert("INSERT INTO webhooks (id, event) VALUES ($1, $2)", event).await
-    }
-
-    async fn insert(&self, sql: &'static str, value: &str) -> Result<String, sqlx::Error> {
-        let id = format!("{:016x}", fastrand::u64(..));
+    /// Makes a payment that takes a while; returns its id. In a database it is written in the transaction of its operation.
+    pub(crate) async fn pay(
+        &self,
+        execution: &IdempotentExecution,
+        amount: &str,
+        takes: Duration,
+    ) -> Result<String, ExampleError> {
+        let (id, sql) = (format!("{:016x}", fastrand::u64(..)), "INSERT INTO payments (id, amount) VALUES ($1, $2)");
         match self {
-            Self::Memory { payments, webhooks } => {
-                let counted = if sql.contains("payments") { payments } else { webhooks };
-                counted.fetch_add(1, SeqCst);
+            Self::Memory { payments, .. } => {
+                payments.fetch_add(1, SeqCst);
+                tokio::time::sleep(takes).await;
+            }
+            Self::Sqlite(_) => {
+                let mut transaction = execution.transaction::<sqlx::Sqlite>().await?;
+                sqlx::query(sql).bind(&id).bind(amount).execute(&mut *transaction).await?;
+                tokio::time::sleep(takes).await;
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => {
+                let mut transaction = execution.transaction::<sqlx::Postgres>().await?;
+                sqlx::query(sql).bind(&id).bind(amount).execute(&mut *transaction).await?;
+                tokio::time::sleep(takes).await;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Processes an event; returns its id.
+    pub(crate) async fn process(&self, event: &str) -> Result<String, sqlx::Error> {
+        let (id, sql) = (format!("{:016x}", fastrand::u64(..)), "INSERT INTO webhooks (id, event) VALUES ($1, $2)");
+        match self {
+            Self::Memory { webhooks, .. } => {
+                webhooks.fetch_add(1, SeqCst);
             }
             Self::Sqlite(pool) => {
-                sqlx::query(sql).bind(&id).bind(value).execute(pool).await?;
+                sqlx::query(sql).bind(&id).bind(event).execute(pool).await?;
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => {
-                sqlx::query(sql).bind(&id).bind(value).execute(pool).await?;
+                sqlx::query(sql).bind(&id).bind(event).execute(pool).await?;
             }
         }
         Ok(id)

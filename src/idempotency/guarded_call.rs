@@ -2,11 +2,12 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -17,16 +18,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::{
-    answer::{self, Fate},
+    answer,
     body::{IdempotentAnswerBody, IdempotentBody},
     config::{IdempotencyConfig, OnRunning, OnStoreFailure},
+    execution::IdempotentExecution,
     key::Operation,
-    read_body::{self, AnswerEnd, Unread},
+    operation_end::OperationEnd,
+    read_body::{self, Unread},
     state::{BufferedBytes, IdempotencyState, RunningRecord, WaitingPlace},
 };
 use crate::{
     head::RequestHead,
-    key_value::{Answer, Begun, Claim, Completion, Finished, OwnedRecord, Owner, RecordAbout},
+    key_value::{Answer, Begun, Claim, OwnedRecord, Owner, RecordAbout},
     refusal::{Reason, Responder},
     time::Clock,
 };
@@ -37,10 +40,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Time between two questions for an operation that runs in this process, and elsewhere.
 const ASK_HERE: Duration = Duration::from_secs(1);
 const ASK_ELSEWHERE: Duration = Duration::from_millis(50);
-
-/// Attempts to store an end after the answer was sent, and the wait before the first, which doubles.
-const STORE_ATTEMPTS: u32 = 8;
-const STORE_WAIT: Duration = Duration::from_millis(500);
 
 /// Whether a call has to go on without its client, and whether it does.
 #[derive(Default)]
@@ -78,13 +77,15 @@ pub(super) fn refuse<B: Body>(
     response.map(IdempotentAnswerBody::refusal)
 }
 
-fn count(tally: &AtomicU64) {
+pub(super) fn count(tally: &AtomicU64) {
     tally.fetch_add(1, Relaxed);
 }
 
 /// Result of the questions to the store.
 enum StoreAnswer {
-    Started,
+    Started {
+        attempt: u32,
+    },
     Replayed {
         answer: Answer,
         first_at: Duration,
@@ -115,11 +116,15 @@ where
             Ok(Err(Unread::Failed)) | Err(_) => return refused(Reason::BodyUnread, &parts),
         };
         buffered.shrink(data.len());
+        let key = operation.key.clone();
         let claim = claim(&config, &parts, &data, operation);
         let record = OwnedRecord::new(Arc::clone(&config.store), &claim);
         let asked = ask(&config, &state, &claim, &record, &progress).await;
         let mut running = match asked {
-            StoreAnswer::Started => Some(RunningRecord::new(&state, &config, record)),
+            StoreAnswer::Started { attempt } => {
+                let execution = IdempotentExecution::new(Arc::clone(&config.store), attempt, key);
+                Some((RunningRecord::new(&state, &config, record), execution))
+            }
             StoreAnswer::Unprotected => None,
             StoreAnswer::Refused(reason) => return refused(reason, &parts),
             StoreAnswer::Replayed { answer, first_at } => {
@@ -130,32 +135,57 @@ where
                 return Ok(response.map(IdempotentAnswerBody::stored));
             }
         };
-        if let Some(running) = running.as_mut().filter(|_| progress.hung_up.load(Relaxed)) {
+        if let Some((running, _)) = running.as_mut().filter(|_| progress.hung_up.load(Relaxed)) {
             running.settle();
             let _ = running.record.abandon().await; // its client went before the handler was called
             return refused(Reason::OperationRunning, &parts);
         }
         parts.headers.remove(ACCEPT_ENCODING); // the answer is stored for clients with others
+        if let Some((_, execution)) = &running {
+            parts.extensions.insert(execution.clone());
+        }
         let request = Request::from_parts(parts, IdempotentBody::read(data, trailers));
         let work = async {
             poll_fn(|cx| service.poll_ready(cx)).await?;
             service.call(request).await
         };
-        let Some(mut running) = running else {
+        let Some((running, execution)) = running else {
             return Ok(work.await?.map(IdempotentAnswerBody::passed));
         };
         count(&state.tallies.executed);
-        let answered = running.record.hold(work, None, || {}).await;
-        drop(buffered); // the handler has had its body
+        let mut end = OperationEnd { config: &config, state: &state, running, execution: &execution };
+        let answered = {
+            let mut overdue = pin!(execution.overdue());
+            let work = in_time(work, overdue.as_mut());
+            let answered = end.running.record.hold(work, None, || {}).await;
+            drop(buffered); // the handler has had its body
+            match answered {
+                Some(Ok(response)) => end.store_answer(response, overdue).await,
+                Some(Err(error)) => {
+                    end.free().await;
+                    return Err(error);
+                }
+                None => Err(Reason::RecordsUnavailable),
+            }
+        };
         match answered {
-            Ok(response) => Ok(store_answer(&config, &state, &mut running, response).await),
-            Err(error) => {
-                running.settle();
-                let _ = running.record.abandon().await;
-                Err(error)
+            Ok(response) => Ok(response),
+            Err(reason) => {
+                end.free().await; // unless the end is stored, or settled otherwise
+                refused(reason, &Request::new(()).into_parts().0)
             }
         }
     }
+}
+
+/// Polls a future until its end, or until the transaction of the handler is overdue: then it is dropped.
+pub(super) async fn in_time<F: Future>(work: F, mut overdue: Pin<&mut impl Future>) -> Option<F::Output> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => overdue.as_mut().poll(cx).map(|_| None),
+    })
+    .await
 }
 
 /// Returns the claim of a request whose body was read.
@@ -204,7 +234,7 @@ async fn ask(
             progress.begun.store(false, Relaxed);
         }
         match begun {
-            Ok(Begun::Started { .. }) => return StoreAnswer::Started,
+            Ok(Begun::Started { attempt }) => return StoreAnswer::Started { attempt },
             Ok(Begun::Done { answer, first_at }) => return StoreAnswer::Replayed { answer, first_at },
             Ok(Begun::NotRetained) => return StoreAnswer::Refused(Reason::AnswerNotRetained),
             Ok(Begun::Unknown) => return StoreAnswer::Refused(Reason::OperationOutcomeUnknown),
@@ -230,75 +260,4 @@ async fn ask(
             None => sleep(wait).await,
         }
     }
-}
-
-/// Stores the answer of the handler, and returns it.
-async fn store_answer<ResB: Body<Data = Bytes>>(
-    config: &IdempotencyConfig,
-    state: &Arc<IdempotencyState>,
-    running: &mut RunningRecord,
-    response: Response<ResB>,
-) -> AnswerOf<ResB> {
-    let (head, body) = response.into_parts();
-    let fate = answer::fate(&head, config.replay);
-    if fate != Fate::Retained {
-        finish(config, state, running, (fate == Fate::NotRetained).then_some(Completion::NotRetained)).await;
-        return Response::from_parts(head, IdempotentAnswerBody::passed(body));
-    }
-    let mut body = Box::pin(body);
-    let fields = answer::encode(&head.headers, &config.replayed_headers);
-    let most = config.max_answer.saturating_sub(fields.len());
-    let (pieces, end) = running.record.hold(read_body::answer(body.as_mut(), most), None, || {}).await;
-    let (completion, next, rest) = match end {
-        AnswerEnd::Whole => {
-            let answer = Answer { status: head.status.as_u16(), fields, body: read_body::joined(&pieces) };
-            (Some(Completion::Answered(answer)), None, None)
-        }
-        AnswerEnd::Beyond(frame) => (Some(Completion::NotRetained), frame.map(Ok), Some(body)),
-        AnswerEnd::Failed(error) => (None, Some(Err(error)), None),
-    };
-    finish(config, state, running, completion).await;
-    Response::from_parts(head, IdempotentAnswerBody::partly(pieces, next, rest))
-}
-
-/// Stores the end of an operation; without a completion its key is free.
-async fn finish(
-    config: &IdempotencyConfig,
-    state: &Arc<IdempotencyState>,
-    running: &mut RunningRecord,
-    completion: Option<Completion>,
-) {
-    let Some(completion) = completion else {
-        running.settle();
-        let _ = running.record.abandon().await; // else its lease ends by itself
-        return;
-    };
-    let finished = running.record.finish(&completion, config.life).await;
-    running.settle();
-    match finished {
-        Finished::Stored { .. } => {}
-        Finished::Lost => count(&state.tallies.lost),
-        Finished::Failed => {
-            count(&state.tallies.not_stored);
-            store_later(config, state, running.record.clone(), completion);
-        }
-    }
-}
-
-/// Stores an end in the background, for as long as the store may come back soon. At most as many at once as handlers run
-/// without a client.
-fn store_later(config: &IdempotencyConfig, state: &Arc<IdempotencyState>, record: OwnedRecord, completion: Completion) {
-    let Some(place) = super::state::DetachedPlace::take(state, config.max_detached) else { return };
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let life = config.life;
-    runtime.spawn(async move {
-        let _place = place;
-        for attempt in 0..STORE_ATTEMPTS {
-            let wait = STORE_WAIT * (1 << attempt);
-            record.hold(sleep(wait), None, || {}).await;
-            if !matches!(record.finish(&completion, life).await, Finished::Failed) {
-                return;
-            }
-        }
-    });
 }

@@ -44,22 +44,31 @@
 //! | the client hangs up | the handler runs on in a task, and its answer is stored |
 //! | the process ends | outcome unknown: a duplicate is refused with 409; see [`IdempotencyLayer::after_lease`] |
 //!
+//! # Transactions
+//! Over a store in SQL a handler may write in a transaction that is committed together with the record: see
+//! [`IdempotentExecution`].
+//!
 //! [`RecordStore`]: crate::key_value::RecordStore
 
 mod answer;
 mod body;
 mod config;
+mod execution;
 mod future;
 mod guarded_call;
 mod handle;
 mod key;
 mod layer;
+mod operation_end;
 mod read_body;
 mod service;
 mod state;
 
 pub use body::{IdempotentAnswerBody, IdempotentBody};
 pub use config::{OnRunning, OnStoreFailure, Replay};
+pub use execution::IdempotentExecution;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use execution::SharedTransaction;
 pub use future::IdempotencyFuture;
 pub use handle::{IdempotencyCounts, IdempotencyHandle};
 pub use layer::IdempotencyLayer;

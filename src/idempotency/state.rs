@@ -176,9 +176,9 @@ impl RunningRecord {
         Self { state: Arc::clone(state), call, record, may_rerun, may_rerun_after_panic, is_settled: false }
     }
 
-    /// Says that the end is stored, or cannot be.
-    pub(super) fn settle(&mut self) {
-        self.is_settled = true;
+    /// Says that the end is stored, or cannot be; returns whether this is the first time.
+    pub(super) fn settle(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_settled, true)
     }
 }
 

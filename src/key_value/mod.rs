@@ -42,8 +42,8 @@ pub(crate) use owned::{Finished, OwnedRecord};
 pub use port::{Incremented, KeyValue, ScanPage, StoreFuture, Ttl};
 pub use processed::already_processed;
 pub use record::{
-    AfterLease, Answer, Begun, Claim, Completion, Owner, Ownership, RecordAbout, RecordKey, RecordStore, UnknownPage,
-    UnknownRecord,
+    AfterLease, Answer, Begun, Claim, Committed, Completion, OpenTransaction, Owner, Ownership, RecordAbout, RecordKey,
+    RecordStore, RecordTransactions, UnknownPage, UnknownRecord,
 };
 #[cfg(feature = "postgres")]
 pub use sql::PostgresStore;

@@ -182,6 +182,12 @@ reasons! {
         "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
         "record store unavailable, nothing carried out",
         "The record store is unavailable; nothing was carried out.";
+    /// The handler kept the transaction that it shares with the record beyond its answer, a fault of the handler: 500,
+    /// `INTERNAL`. Its writes are rolled back.
+    TransactionKept:
+        "transaction_kept", "TRANSACTION_KEPT" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "handler kept its shared transaction, rolled back",
+        "The service did not finish its transaction; nothing was carried out.";
     /// The client was identified in a way that no other process repeats, a fault of the server's set-up: 500, `INTERNAL`.
     LocalIdentity:
         "local_identity", "LOCAL_IDENTITY" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",

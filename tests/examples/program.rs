@@ -14,7 +14,7 @@ use std::{
 pub(crate) const SERVERS: [&str; 6] = ["quickstart", "grpc", "scan_api", "billing", "metrics", "webhook"];
 
 /// Variables that an example reads.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 10] = [
     "PORT",
     "MAX_CONCURRENT",
     "DAILY_BYTES",
@@ -24,6 +24,7 @@ const VARIABLES: [&str; 9] = [
     "ADMIN_TOKEN",
     "TOLLGATE_SECRET",
     "LEASE_MS",
+    "AFTER_LEASE",
 ];
 
 /// Returns the directory of the built examples. `cargo test --test examples` builds none, so that this asks cargo,

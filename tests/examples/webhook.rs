@@ -8,7 +8,7 @@ const SECRET: &str = "5d4fb7f10c3a4c2d9a86e0c1b2f37e58";
 const KILLS: usize = 20;
 const PAYMENTS: usize = 6;
 
-type Variables<'a> = [(&'a str, &'a str); 3];
+type Variables<'a> = [(&'a str, &'a str); 4];
 
 /// Sends a payment, whose content is its key; returns the answer, or `None` if the server died.
 fn pay(address: &str, key: &str, ms: u64) -> Option<(u16, String)> {
@@ -46,7 +46,7 @@ fn kill(variables: &Variables<'_>) -> BTreeMap<String, (u16, String)> {
             .collect();
         let (address, key) = (second.address.clone(), format!("lives-{round}"));
         of_second.push(thread::spawn(move || {
-            let answer = pay(&address, &key, 10);
+            let answer = settled(&address, &key, 10);
             (key, answer)
         }));
         thread::sleep(Duration::from_millis(fastrand::u64(0..60)));
@@ -61,22 +61,22 @@ fn kill(variables: &Variables<'_>) -> BTreeMap<String, (u16, String)> {
     }
     for call in of_second {
         let (key, answer) = call.join().unwrap();
-        outcomes.insert(key, answer.expect("the second process lives"));
+        outcomes.insert(key, answer);
     }
     let stats = Server::ask(&second.address, "GET /stats", "").unwrap();
     assert_eq!(stats.0, 200);
     outcomes
 }
 
-/// Checks the outcomes with the rows of the payments, by their content.
-fn check(outcomes: &BTreeMap<String, (u16, String)>, rows: &[String]) {
+/// Checks the outcomes with the rows of the payments, by their content: a payment and its record agree.
+fn check(outcomes: &BTreeMap<String, (u16, String)>, rows: &[String], after_lease: &str) {
     for (key, (status, body)) in outcomes {
         let made = rows.iter().filter(|row| *row == key).count();
         match status {
             201 => assert_eq!(made, 1, "{key}: {body}"),
             409 => {
-                assert!(body.contains("operation_outcome_unknown") && made <= 1, "{key}: made {made} times, {body}");
-                assert!(key.starts_with("killed"), "{key}: its process lives");
+                assert!(body.contains("operation_outcome_unknown") && made == 0, "{key}: made {made} times, {body}");
+                assert!(key.starts_with("killed") && after_lease == "hold", "{key}");
             }
             _ => panic!("{key}: {status} {body}"),
         }
@@ -85,28 +85,51 @@ fn check(outcomes: &BTreeMap<String, (u16, String)>, rows: &[String]) {
     assert!(outcomes.values().any(|(status, _)| *status == 201));
 }
 
-#[test]
-fn killed_processes_on_a_file_make_no_payment_twice() {
+fn in_a_file(after_lease: &str) {
     let folder = Directory::new();
     let path = folder.0.join("shop.db").display().to_string();
-    let outcomes = kill(&[("DB", &path), ("TOLLGATE_SECRET", SECRET), ("LEASE_MS", "500")]);
+    let outcomes =
+        kill(&[("DB", &path), ("TOLLGATE_SECRET", SECRET), ("LEASE_MS", "500"), ("AFTER_LEASE", after_lease)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let rows = runtime.block_on(async {
+    let rows: Vec<String> = runtime.block_on(async {
         let pool = sqlx::SqlitePool::connect(&format!("sqlite:{path}")).await.unwrap();
         sqlx::query_scalar("SELECT amount FROM payments").fetch_all(&pool).await.unwrap()
     });
-    check(&outcomes, &rows);
+    check(&outcomes, &rows, after_lease);
+}
+
+#[cfg(feature = "postgres")]
+fn on_a_server(after_lease: &str) {
+    let url = crate::support::postgres::Postgres::shared().database();
+    let variables =
+        [("DATABASE_URL", &*url), ("TOLLGATE_SECRET", SECRET), ("LEASE_MS", "500"), ("AFTER_LEASE", after_lease)];
+    let outcomes = kill(&variables);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let rows: Vec<String> = runtime.block_on(async {
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        sqlx::query_scalar("SELECT amount FROM payments").fetch_all(&pool).await.unwrap()
+    });
+    check(&outcomes, &rows, after_lease);
+}
+
+#[test]
+fn killed_processes_on_a_file_make_no_payment_twice() {
+    in_a_file("hold");
+}
+
+#[test]
+fn payments_cut_by_a_kill_are_made_once_on_a_file() {
+    in_a_file("rerun");
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn killed_processes_on_a_server_make_no_payment_twice() {
-    let url = crate::support::postgres::Postgres::shared().database();
-    let outcomes = kill(&[("DATABASE_URL", &url), ("TOLLGATE_SECRET", SECRET), ("LEASE_MS", "500")]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let rows = runtime.block_on(async {
-        let pool = sqlx::PgPool::connect(&url).await.unwrap();
-        sqlx::query_scalar("SELECT amount FROM payments").fetch_all(&pool).await.unwrap()
-    });
-    check(&outcomes, &rows);
+    on_a_server("hold");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn payments_cut_by_a_kill_are_made_once_on_a_server() {
+    on_a_server("rerun");
 }

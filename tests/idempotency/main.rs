@@ -5,8 +5,12 @@ mod bounds;
 mod faulty;
 mod hang_up;
 mod keys;
+mod no_transactions;
 mod outcomes;
 mod place;
 mod running;
 mod sockets;
 mod store_away;
+#[path = "../support/mod.rs"]
+mod support;
+mod transactions;

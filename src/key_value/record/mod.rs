@@ -3,7 +3,9 @@
 mod claim;
 mod port;
 mod rule;
+mod transaction;
 
 pub use claim::{AfterLease, Claim, Owner, RecordAbout, RecordKey};
 pub use port::{Answer, Begun, Completion, Ownership, RecordStore, UnknownPage, UnknownRecord};
 pub(super) use rule::{ClaimTimes, Record, RecordEdit, RecordState};
+pub use transaction::{Committed, OpenTransaction, RecordTransactions};

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::claim::{Claim, Owner, RecordAbout, RecordKey};
+use super::{
+    claim::{Claim, Owner, RecordAbout, RecordKey},
+    transaction::RecordTransactions,
+};
 use crate::key_value::port::StoreFuture;
 
 /// A store of records of operations that are carried out once: at any time one owner carries an operation out, and later
@@ -95,6 +98,11 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Greatest number of bytes of an answer: of its fields and its body.
     fn max_answer(&self) -> usize;
+
+    /// Returns the transactions that handlers share with their records; `None` if the store has none, as by default.
+    fn transactions(&self) -> Option<&dyn RecordTransactions> {
+        None
+    }
 }
 
 /// Result of [`RecordStore::begin`].

@@ -1,6 +1,6 @@
 //! Differences between the databases and between their drivers.
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Database, Error, SqlSafeStr, SqlStr, error::DatabaseError};
 
@@ -14,6 +14,8 @@ pub(super) trait SqlDriver: Database {
     const FOR_UPDATE: &'static str;
     /// As [`FOR_UPDATE`](Self::FOR_UPDATE), but leaves out rows that others have locked.
     const SKIP_LOCKED: &'static str;
+    /// Longest time for which a transaction of a handler may be open.
+    const MAX_TRANSACTION: Duration;
     /// Statement that begins a writing transaction.
     const BEGIN_WRITE: &'static str;
     /// Statements that let one process at a time migrate, and create the table of versions.
@@ -44,6 +46,9 @@ pub(super) trait SqlDriver: Database {
 
     /// Classifies an error that the database itself reported.
     fn reported(error: &dyn DatabaseError) -> Reported;
+
+    /// Returns whether an error says that the transaction with the savepoint has ended.
+    fn no_savepoint(error: &dyn DatabaseError) -> bool;
 
     /// Rejects a connection to a database that could lose what it has acknowledged.
     fn check_durable(connection: &mut Self::Connection) -> impl Future<Output = Result<(), KeyValueError>> + Send;

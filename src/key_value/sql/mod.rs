@@ -9,8 +9,14 @@ mod records;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
+mod transactions;
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use driver::SqlDriver;
 use opening::PoolSource;
@@ -18,7 +24,7 @@ use opening::PoolSource;
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::limits::DEFAULT_MAX_VALUE;
 use crate::time::Clock;
@@ -29,13 +35,23 @@ struct SqlStore<D: SqlDriver> {
     /// Set once the tables are there and the database keeps what it acknowledges.
     checked: OnceCell<()>,
     max_value: usize,
+    /// Places of the transactions that handlers share.
+    transactions: OnceLock<Arc<Semaphore>>,
+    max_transaction: Duration,
     /// Clock in place of the database's, for tests.
     clock: Option<Clock>,
 }
 
 impl<D: SqlDriver> SqlStore<D> {
     fn new(source: PoolSource<D>) -> Self {
-        Self { source, checked: OnceCell::new(), max_value: DEFAULT_MAX_VALUE, clock: None }
+        Self {
+            source,
+            checked: OnceCell::new(),
+            max_value: DEFAULT_MAX_VALUE,
+            transactions: OnceLock::new(),
+            max_transaction: D::MAX_TRANSACTION,
+            clock: None,
+        }
     }
 
     /// Returns the expression of the present time, in microseconds since 1970.
@@ -61,6 +77,14 @@ macro_rules! sql_store {
             #[must_use]
             pub fn max_value(mut self, bytes: usize) -> Self {
                 self.0.max_value = bytes;
+                self
+            }
+
+            /// Sets the longest time for which a transaction that a handler shares may be open; default 2 s in SQLite, where
+            /// it blocks every other write of the file, and 30 s in PostgreSQL.
+            #[must_use]
+            pub fn max_transaction(mut self, time: Duration) -> Self {
+                self.0.max_transaction = time;
                 self
             }
 
@@ -187,6 +211,36 @@ macro_rules! sql_store {
 
             fn max_answer(&self) -> usize {
                 self.0.max_value
+            }
+
+            fn transactions(&self) -> Option<&dyn RecordTransactions> {
+                Some(self)
+            }
+        }
+
+        impl RecordTransactions for $store {
+            fn begin_transaction(&self) -> StoreFuture<'_, OpenTransaction> {
+                Box::pin(self.0.begin_transaction())
+            }
+
+            fn commit_transaction<'a>(
+                &'a self,
+                transaction: OpenTransaction,
+                undo: bool,
+                key: &'a RecordKey,
+                owner: &'a Owner,
+                completion: &'a Completion,
+                life: Duration,
+            ) -> StoreFuture<'a, Committed> {
+                Box::pin(self.0.commit_transaction(transaction, undo, key, owner, completion, life))
+            }
+
+            fn roll_back_transaction(&self, transaction: OpenTransaction) -> StoreFuture<'_, ()> {
+                Box::pin(self.0.roll_back_transaction(transaction))
+            }
+
+            fn max_transaction(&self) -> Duration {
+                self.0.max_transaction
             }
         }
     };

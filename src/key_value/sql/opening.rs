@@ -21,7 +21,7 @@ impl<D: SqlDriver> PoolSource<D> {
         Self::Own { make: Box::new(make), pool: Mutex::new(None) }
     }
 
-    fn pool(&self) -> Pool<D> {
+    pub(super) fn pool(&self) -> Pool<D> {
         match self {
             Self::Given(pool) => pool.clone(),
             Self::Own { make, pool } => {
@@ -32,6 +32,10 @@ impl<D: SqlDriver> PoolSource<D> {
 }
 
 impl<D: SqlDriver> SqlStore<D> {
+    pub(super) fn pool(&self) -> Pool<D> {
+        self.source.pool()
+    }
+
     /// Acquires a connection to a database whose tables are there.
     pub(super) async fn connection(&self) -> Result<PoolConnection<D>, KeyValueError> {
         let unavailable = |error| driver::error::<D>(error, false);

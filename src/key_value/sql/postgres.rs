@@ -20,7 +20,10 @@ use crate::{
     key_value::{
         error::{KeyValueError, KeyValueErrorKind},
         port::{Incremented, ScanPage, StoreFuture, Ttl},
-        record::{Answer, Begun, Claim, Completion, Owner, Ownership, RecordKey, RecordStore, UnknownPage},
+        record::{
+            Answer, Begun, Claim, Committed, Completion, OpenTransaction, Owner, Ownership, RecordKey, RecordStore,
+            RecordTransactions, UnknownPage,
+        },
     },
 };
 
@@ -80,6 +83,7 @@ impl SqlDriver for Postgres {
     const NOW: &'static str = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const MAX_TRANSACTION: Duration = Duration::from_secs(30);
     const BEGIN_WRITE: &'static str = "BEGIN";
     // The lock is a number that stands for these tables.
     const PREPARE_VERSIONS: &'static str = "SELECT pg_advisory_xact_lock(8389754629021267046);
@@ -132,6 +136,11 @@ impl SqlDriver for Postgres {
             code if fatal || code.starts_with("08") || code.starts_with("57P") => Reported::Lost,
             _ => Reported::Refused,
         }
+    }
+
+    /// No active transaction, or no such savepoint.
+    fn no_savepoint(error: &dyn DatabaseError) -> bool {
+        matches!(&*error.code().unwrap_or_default(), "25P01" | "3B001")
     }
 
     async fn check_durable(connection: &mut PgConnection) -> Result<(), KeyValueError> {

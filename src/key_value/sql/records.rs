@@ -209,15 +209,8 @@ impl<D: SqlDriver> SqlStore<D> {
         life: Duration,
     ) -> Result<Ownership, KeyValueError> {
         limits::answer(completion, self.max_value)?;
-        let life = limits::time("life", life)?;
-        let (now, live) = (self.now(), self.live_record());
-        let sql = format!(
-            "UPDATE tollgate_record SET state = $3, status = $4, fields = $5, body = $6, expires_at = {now} + $7
-             WHERE key = $1 AND owner = $2 AND state = {RUNNING} AND {live} RETURNING key"
-        );
-        let who = [Parameter::Bytes(&key.0), Parameter::Bytes(&owner.0)];
-        let [state, status, fields, body] = completed(completion);
-        let values = [who[0], who[1], state, status, fields, body, Parameter::Number(Some(life))];
+        let values = Self::completion_values(key, owner, completion, limits::time("life", life)?);
+        let sql = self.completion_statement();
         if !self.write(StoreTable::Records, sql, &values).await?.is_empty() {
             return Ok(Ownership::Held);
         }
@@ -225,7 +218,28 @@ impl<D: SqlDriver> SqlStore<D> {
             "SELECT key FROM tollgate_record WHERE key = $1 AND owner = $2 AND state <> {RUNNING} AND {}",
             self.live_record()
         );
-        Ok(owned(!self.read(sql, &who).await?.is_empty()))
+        Ok(owned(!self.read(sql, &values[..2]).await?.is_empty()))
+    }
+
+    /// Returns the statement that marks this owner's running record as carried out.
+    pub(super) fn completion_statement(&self) -> String {
+        let (now, live) = (self.now(), self.live_record());
+        format!(
+            "UPDATE tollgate_record SET state = $3, status = $4, fields = $5, body = $6, expires_at = {now} + $7
+             WHERE key = $1 AND owner = $2 AND state = {RUNNING} AND {live} RETURNING key"
+        )
+    }
+
+    /// Returns the values of [`completion_statement`](Self::completion_statement).
+    pub(super) fn completion_values<'a>(
+        key: &'a RecordKey,
+        owner: &'a Owner,
+        completion: &'a Completion,
+        life: i64,
+    ) -> [Parameter<'a>; 7] {
+        let [state, status, fields, body] = completed(completion);
+        let who = [Parameter::Bytes(&key.0), Parameter::Bytes(&owner.0)];
+        [who[0], who[1], state, status, fields, body, Parameter::Number(Some(life))]
     }
 
     pub(super) async fn abandon(&self, key: &RecordKey, owner: &Owner) -> Result<Ownership, KeyValueError> {

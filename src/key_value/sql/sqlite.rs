@@ -18,7 +18,10 @@ use super::{
 use crate::key_value::{
     error::{KeyValueError, KeyValueErrorKind},
     port::{Incremented, ScanPage, StoreFuture, Ttl},
-    record::{Answer, Begun, Claim, Completion, Owner, Ownership, RecordKey, RecordStore, UnknownPage},
+    record::{
+        Answer, Begun, Claim, Committed, Completion, OpenTransaction, Owner, Ownership, RecordKey, RecordStore,
+        RecordTransactions, UnknownPage,
+    },
 };
 
 /// Longest wait for a lock on the file.
@@ -85,6 +88,7 @@ impl SqlDriver for Sqlite {
     const NOW: &'static str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
     const FOR_UPDATE: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
+    const MAX_TRANSACTION: Duration = Duration::from_secs(2);
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
     const PREPARE_VERSIONS: &'static str =
         "CREATE TABLE IF NOT EXISTS tollgate_key_value_version (version INTEGER NOT NULL PRIMARY KEY) STRICT";
@@ -130,6 +134,11 @@ impl SqlDriver for Sqlite {
             10 => Reported::Lost,                  // IOERR: after a failed fsync the contents of the disk are unknown
             _ => Reported::Refused,
         }
+    }
+
+    /// SQLite has no code of its own for it.
+    fn no_savepoint(error: &dyn DatabaseError) -> bool {
+        error.message().contains("no such savepoint")
     }
 
     async fn check_durable(connection: &mut SqliteConnection) -> Result<(), KeyValueError> {
