@@ -35,7 +35,7 @@ pub(super) enum Fate {
 /// Returns the fate of a record by the head of the answer.
 pub(super) fn fate(head: &Parts, replay: Replay) -> Fate {
     use StatusCode as Status;
-    if head.extensions.get::<Refusal>().is_some() {
+    if Refusal::further_in(&head.extensions, false).is_some() {
         return Fate::Free; // of a layer further in: the handler did not run
     }
     match head.status {
@@ -135,4 +135,60 @@ pub(super) fn replayed(answer: Answer, first_at: Duration) -> Option<Response<By
     let mut response = Response::new(answer.body);
     (*response.status_mut(), *response.headers_mut()) = (status, headers);
     Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn fields_are_decoded_as_they_were() {
+        let sent =
+            headers(&[("content-type", "text/plain"), ("link", "a"), ("link", "b"), ("etag", ""), ("x-own", "1")]);
+        let own = [HeaderName::from_static("x-own")];
+        assert_eq!(decode(&encode(&sent, &own)), Some(sent.clone()));
+        let mut without = sent;
+        without.remove("x-own");
+        assert_eq!(decode(&encode(&without, &[])), Some(without));
+        assert!(encode(&headers(&[("set-cookie", "a"), ("content-length", "1")]), &own).is_empty());
+    }
+
+    #[test]
+    fn damaged_fields_are_not_decoded_and_do_not_panic() {
+        let encoded = encode(&headers(&[("content-type", "text/plain"), ("etag", "1")]), &[]);
+        for end in 1..encoded.len() {
+            let cut = decode(&encoded[..end]);
+            assert!(cut.is_none() || end == 1 || cut.is_some_and(|cut| cut.len() == 1), "cut after {end} bytes");
+        }
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut damaged = encoded.to_vec();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..damaged.len());
+                damaged[at] = random.u8(..);
+            }
+            drop(decode(&damaged));
+            let bytes: Vec<u8> = (0..random.usize(..40)).map(|_| random.u8(..)).collect();
+            drop(decode(&bytes));
+        }
+        assert_eq!(decode(&[2, 0, 0, 0, 0]), None);
+        assert_eq!(decode(&[1, 255, 255, 255, 255, b'a']), None);
+        assert_eq!(decode(&[1, 0, 0, 0, 1, b'a', 0, 0, 0, 1, b'\n']), None);
+    }
+
+    #[test]
+    fn answers_that_no_response_can_have_are_not_replayed() {
+        for status in [0, 99, 100, 101, 199, 1_000, 65_535] {
+            assert!(replayed(Answer::new(status, "x"), Duration::ZERO).is_none(), "{status}");
+        }
+        let far = replayed(Answer::new(200, "x"), Duration::MAX).expect("an answer");
+        assert!(!far.headers().contains_key("idempotent-first-date"));
+    }
 }

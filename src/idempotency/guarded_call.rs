@@ -110,7 +110,7 @@ where
             let refusal = if waits { refusal.with_retry_after(RETRY) } else { refusal };
             Ok(refuse(&config, &state, refusal, &RequestHead::from(parts)))
         };
-        let (data, trailers) = match timeout(config.body_timeout, read_body::whole(body, config.max_body)).await {
+        let (data, trailers) = match timeout(config.body_timeout, read_body::whole(body, buffered.length())).await {
             Ok(Ok(read)) => read,
             Ok(Err(Unread::TooLong)) => return refused(Reason::BodyTooLong, &parts),
             Ok(Err(Unread::Failed)) | Err(_) => return refused(Reason::BodyUnread, &parts),

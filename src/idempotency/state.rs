@@ -122,6 +122,11 @@ impl BufferedBytes {
         Some(Self { state: Arc::clone(state), bytes })
     }
 
+    /// Returns the number of bytes, which is the greatest length of the body.
+    pub(super) const fn length(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives back what a body of this length does not need.
     pub(super) fn shrink(&mut self, length: usize) {
         if let Some(less) = self.bytes.checked_sub(length) {

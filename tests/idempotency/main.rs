@@ -8,6 +8,7 @@ mod keys;
 mod no_transactions;
 mod outcomes;
 mod place;
+mod resets;
 mod running;
 mod sockets;
 mod store_away;

@@ -102,6 +102,29 @@ async fn refusal_of_a_layer_further_in_frees_the_key() {
 }
 
 #[tokio::test]
+async fn refusal_of_a_request_of_the_handlers_own_is_its_answer() {
+    // A breaker in front of the handler's client; the handler passes its refusal on, with another status.
+    let open = tollgate::CircuitBreakerLayer::for_server().outbound();
+    open.handle().force_open();
+    let client =
+        open.layer(tower::service_fn(|_: http::Request<String>| async { Ok::<_, ()>(Response::new(String::new())) }));
+    let refused = client.oneshot(http::Request::new(String::new())).await.unwrap();
+    let refusal = refused.extensions().get::<Refusal>().unwrap().clone();
+    assert!(refusal.is_outbound());
+    let handler = Handler::default();
+    let inner = handler.service(move |number, _| {
+        let mut response = answer(202, format!("call {number}"));
+        response.extensions_mut().insert(refusal.clone());
+        async move { Ok(response) }
+    });
+    let service = layer(&store()).layer(inner);
+    for replayed in [false, true] {
+        let reply = send(&service, payment("k")).await;
+        assert_eq!((reply.text(), reply.is_replayed()), ("call 1", replayed));
+    }
+}
+
+#[tokio::test]
 async fn only_fields_of_the_answer_are_replayed() {
     let handler = Handler::default();
     let inner = handler.service(|_, request| async move {
