@@ -137,7 +137,7 @@ where
         };
         if let Some((running, _)) = running.as_mut().filter(|_| progress.hung_up.load(Relaxed)) {
             running.settle();
-            let _ = running.record.abandon().await; // its client went before the handler was called
+            running.record.abandon().await; // its client went before the handler was called
             return refused(Reason::OperationRunning, &parts);
         }
         parts.headers.remove(ACCEPT_ENCODING); // the answer is stored for clients with others

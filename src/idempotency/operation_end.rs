@@ -131,7 +131,7 @@ impl OperationEnd<'_> {
             let _ = transactions.roll_back_transaction(transaction).await; // else its connection is closed
         }
         if self.running.settle() {
-            let _ = self.running.record.abandon().await; // else its lease ends by itself
+            self.running.record.abandon().await;
         }
     }
 

@@ -72,7 +72,7 @@ impl Secret {
 
     /// Returns the digest by which other processes find a client too.
     ///
-    /// A client that was identified under a secret has it already. One that is known by its public name alone, as
+    /// A client that was identified under a secret has it already; it must be this one. One that is known by its public name alone, as
     /// [`Client::named`] and peer addresses are, is digested anew.
     ///
     /// # Errors

@@ -160,7 +160,8 @@ impl IdempotentExecutor {
 
     /// Carries out an operation, unless it was carried out before or is running; returns its answer.
     ///
-    /// The key has 1 to 1,024 bytes. An operation that fails is as good as never begun.
+    /// The key has 1 to 1,024 bytes, and is stored and listed as text, so it must be no secret. An operation that fails is as
+    /// good as never begun; while the store is away then, it counts as running until the store is back.
     ///
     /// # Errors
     /// That of the operation, or the reason why there is no answer. Only [`Store`](IdempotentError::Store) and
@@ -168,7 +169,8 @@ impl IdempotentExecutor {
     ///
     /// # Cancel safety
     /// Dropped in the middle, or with a panic, the operation counts as running until its lease ends, and then as
-    /// [`after_lease`](Self::after_lease) says. Spawn it if its caller may go.
+    /// [`after_lease`](Self::after_lease) says. Under [`AfterLease::Hold`] each such record stays until it is settled or
+    /// released. Spawn the call if its caller may go.
     pub async fn idempotent_execute<E>(
         &self,
         key: &[u8],
@@ -203,7 +205,7 @@ impl IdempotentExecutor {
                 Ok(Executed { answer, replayed: false, retained })
             }
             Err(error) => {
-                let _ = record.abandon().await; // else its lease ends by itself
+                record.abandon().await;
                 Err(IdempotentError::Failed(error))
             }
         }

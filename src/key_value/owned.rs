@@ -28,6 +28,18 @@ pub(crate) struct OwnedRecord {
     pub(crate) lease: Duration,
 }
 
+/// Waits between the attempts to free a record in the background: 2 minutes in all.
+const ABANDON_WAITS: [Duration; 8] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(800),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
 /// Result of [`OwnedRecord::finish`].
 #[derive(Debug)]
 pub(crate) enum Finished {
@@ -95,22 +107,35 @@ impl OwnedRecord {
         }
     }
 
-    /// Removes the record, so that another may carry the operation out. On failure its lease ends by itself.
-    pub(crate) async fn abandon(&self) -> Result<Ownership, KeyValueError> {
-        match self.store.abandon(&self.key, &self.owner).await {
-            Err(error) if matches!(error.kind(), KeyValueErrorKind::Unavailable | KeyValueErrorKind::Indeterminate) => {
-                sleep(RETRIES[0]).await;
-                self.store.abandon(&self.key, &self.owner).await
-            }
-            result => result,
+    /// Removes the record, so that another may carry the operation out. If the store fails, it is tried again in the
+    /// background, for as long as the store may come back soon.
+    pub(crate) async fn abandon(&self) {
+        if let Err(error) = self.store.abandon(&self.key, &self.owner).await
+            && matches!(error.kind(), KeyValueErrorKind::Unavailable | KeyValueErrorKind::Indeterminate)
+        {
+            self.clone().abandon_detached();
         }
     }
 
     /// Removes the record in the background, if a runtime is there.
+    ///
+    /// A record that is not there is looked for once more, after a lease: a call that began it and was dropped may have been
+    /// under way.
     pub(crate) fn abandon_detached(self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { self.abandon().await });
-        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            for wait in ABANDON_WAITS {
+                match self.store.abandon(&self.key, &self.owner).await {
+                    Ok(Ownership::Held) => return,
+                    Ok(Ownership::Lost) => {
+                        sleep(self.lease).await;
+                        let _ = self.store.abandon(&self.key, &self.owner).await;
+                        return;
+                    }
+                    Err(_) => sleep(wait).await,
+                }
+            }
+        });
     }
 }
 
@@ -127,14 +152,14 @@ pin_project_lite::pin_project! {
 
 impl LeaseRenewal<'_> {
     /// Renews the lease when it is time; calls `ticked` then. A renewal that failed is repeated a third later, and one that
-    /// takes longer stands for those after it.
+    /// has not ended by then is given up for the next.
     fn poll_renewals(self: Pin<&mut Self>, cx: &mut Context<'_>, ticked: &mut impl FnMut()) {
         let mut this = self.project();
         while this.until.is_none_or(|until| Instant::now() < until) && this.wait.as_mut().poll(cx).is_ready() {
             let record = *this.record;
             ticked();
             this.wait.as_mut().reset(Instant::now() + record.lease / 3);
-            this.call.get_or_insert_with(|| record.store.renew(&record.key, &record.owner, record.lease));
+            *this.call = Some(record.store.renew(&record.key, &record.owner, record.lease));
         }
         if this.call.as_mut().is_some_and(|call| call.as_mut().poll(cx).is_ready()) {
             *this.call = None;

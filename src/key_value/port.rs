@@ -19,7 +19,8 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeyValueErro
 /// it. What it counts is read back as such a text.
 ///
 /// # Cancel safety
-/// Each operation is one step: dropped before it ends, it was carried out as a whole or not at all.
+/// Each operation but [`delete_many`](Self::delete_many) is one step: dropped before it ends, it was carried out as a whole or
+/// not at all.
 ///
 /// # Errors
 /// Every operation fails with [`Unavailable`](super::KeyValueErrorKind::Unavailable) if the store does not answer, with
@@ -64,7 +65,7 @@ pub trait KeyValue: Send + Sync + 'static {
     /// Stores all values, or none. Of a key that is named twice the last value counts.
     fn mset<'a>(&'a self, entries: &'a [(&'a [u8], Bytes)], ttl: Option<Duration>) -> StoreFuture<'a, ()>;
 
-    /// Removes keys; returns how many of them were there.
+    /// Removes keys, one after another; returns how many of them were there. A batch that is stored meanwhile may stay in part.
     fn delete_many<'a>(&'a self, keys: &'a [&'a [u8]]) -> StoreFuture<'a, u64>;
 
     /// Returns the time to live that is left.
@@ -85,7 +86,8 @@ pub trait KeyValue: Send + Sync + 'static {
 
     /// Returns at most `limit` keys that begin with `prefix` and come after the key `after`, in the order of their bytes.
     ///
-    /// Keys that stay during a scan over several pages are returned once; others may be.
+    /// Keys that stay during a scan over several pages are returned once; others may be. It is no step: of a batch that is
+    /// stored meanwhile it may see a part. In memory each page reads all keys.
     fn scan<'a>(&'a self, prefix: &'a [u8], after: Option<&'a [u8]>, limit: usize) -> StoreFuture<'a, ScanPage>;
 
     /// Whether entries may have a time to live. Without one, a call that names one is an error.

@@ -163,8 +163,14 @@ async fn lost_replies_change_nothing() {
         store.fail(call, Fault::LostReply);
     }
     store.fail("renew", Fault::Hangs);
-    let executed = executor.idempotent_execute(KEY, async || payments.pay(LEASE).await).await;
+    let first = executor.idempotent_execute(KEY, async || payments.pay(LEASE * 4).await);
+    let second = async {
+        sleep(LEASE * 2).await; // one renewal was lost, and one hangs
+        executor.idempotent_execute(KEY, async || Err("not carried out")).await
+    };
+    let (executed, second) = tokio::join!(first, second);
     assert_eq!(paid(executed), ("payment 1".into(), false, true));
+    assert!(matches!(second, Err(IdempotentError::Running { .. })), "{second:?}");
     let again = executor.idempotent_execute(KEY, async || Err("not carried out")).await;
     assert_eq!(paid(again), ("payment 1".into(), true, true));
 }
@@ -209,4 +215,16 @@ async fn answer_that_cannot_be_stored_is_given_once() {
     let again = executor.idempotent_execute(b"order 8", async || payments.pay(LEASE).await).await;
     assert!(matches!(again, Err(IdempotentError::Unknown { .. })), "{again:?}");
     assert_eq!(payments.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_operation_is_freed_when_the_store_is_back() {
+    let (store, payments) = (store(), Payments::default());
+    let executor = process(&store);
+    (0..4).for_each(|_| store.fail("abandon", Fault::Unavailable));
+    let failed = executor.idempotent_execute(KEY, async || Err("card refused")).await;
+    assert!(matches!(failed, Err(IdempotentError::Failed("card refused"))));
+    sleep(LEASE * 2).await;
+    let again = executor.idempotent_execute(KEY, async || payments.pay(LEASE).await).await;
+    assert_eq!(paid(again), ("payment 1".into(), false, true));
 }

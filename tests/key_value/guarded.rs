@@ -40,7 +40,7 @@ fn store() -> Arc<FaultyStore> {
 
 /// Returns the cache of one process over a store.
 fn process(store: &Arc<FaultyStore>) -> Cache {
-    GuardedCache::new(store.clone(), &secret(), LIFE)
+    GuardedCache::new(store.clone(), &secret(), "books", LIFE)
 }
 
 /// Computations that take a time, counted.
@@ -61,7 +61,7 @@ impl Computations {
 
 /// Returns the claim of a process that is not in this test.
 fn foreign() -> Claim {
-    let key = RecordKey::from(secret().digester().digest("guarded", [KEY]));
+    let key = RecordKey::from(secret().digester().digest("guarded", [&b"books"[..], KEY]));
     Claim { lease: LEASE, life: LIFE, after_lease: AfterLease::Rerun, ..Claim::new(key, Owner::random()) }
 }
 
@@ -247,6 +247,7 @@ async fn computation_without_an_end_is_taken_over() {
     });
     let begun = Instant::now();
     let other = async {
+        sleep(Duration::from_millis(1)).await;
         let value = there.guarded_get(KEY, async || computations.slow(LEASE).await).await;
         assert!(begun.elapsed() < LEASE * 8, "{:?}", begun.elapsed());
         value
@@ -331,4 +332,37 @@ async fn calls_run_in_tasks_of_their_own() {
     for value in join_all(tasks).await {
         assert_eq!(value.unwrap().unwrap(), "value 1");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_hangs_holds_no_caller_for_longer_than_it_may() {
+    for call in ["find", "begin"] {
+        let (store, computations) = (store(), Computations::default());
+        let cache = process(&store).max_compute(LEASE * 5);
+        store.fail(call, Fault::Hangs);
+        let begun = Instant::now();
+        let value = cache.guarded_get(KEY, async || computations.slow(LEASE).await).await;
+        assert_eq!((value.unwrap(), begun.elapsed()), ("value 1".into(), LEASE * 6), "{call}");
+        is_idle(&cache);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_does_not_outlive_a_completion_that_hangs() {
+    let (store, computations) = (store(), Computations::default());
+    let cache = process(&store);
+    store.fail("complete", Fault::Hangs);
+    let begun = Instant::now();
+    assert_eq!(cache.guarded_get(KEY, async || computations.slow(LEASE).await).await.unwrap(), "value 1");
+    assert_eq!(begun.elapsed(), LEASE * 2, "it waits for the store for a lease");
+    let second = cache.guarded_get(KEY, async || computations.slow(LEASE).await).await;
+    assert_eq!(second.unwrap(), "value 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn caches_of_one_store_have_values_of_their_own() {
+    let store = store();
+    let (books, prices) = (process(&store), Cache::new(store.clone(), &secret(), "prices", LIFE));
+    assert_eq!(books.guarded_get(KEY, async || Ok("Moby Dick".into())).await.unwrap(), "Moby Dick");
+    assert_eq!(prices.guarded_get(KEY, async || Ok("12.50".into())).await.unwrap(), "12.50");
 }

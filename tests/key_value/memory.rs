@@ -100,6 +100,13 @@ async fn replaced_times_leave_nothing_behind() {
     assert!(store.exists(b"key").await.unwrap());
     set(&store, "other", None).await.unwrap();
     assert!(store.exists(b"key").await.unwrap(), "a time that was replaced removes nothing");
+    clock.advance(Duration::from_secs(1));
+    set(&store, "other", None).await.unwrap();
+    let shown = format!("{store:?}");
+    assert!(
+        shown.contains("entries: 1,"),
+        "the last time stands first in the order, not behind those replaced: {shown}"
+    );
 }
 
 #[test]

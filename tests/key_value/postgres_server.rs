@@ -116,3 +116,56 @@ fn invalid_url_is_an_error_without_its_password() {
     let store = PostgresStore::open("postgres://ann:canary@127.0.0.1/quota").unwrap();
     assert!(!format!("{store:?}").contains("canary"));
 }
+
+#[tokio::test]
+async fn write_whose_connection_dies_is_indeterminate_and_not_repeated() {
+    let url = Postgres::shared().database();
+    let store = std::sync::Arc::new(PostgresStore::open(&url).unwrap());
+    store.set(b"key", "1".into(), None).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM tollgate_key_value FOR UPDATE").fetch_all(&mut *holder).await.unwrap();
+    let waits = {
+        let store = std::sync::Arc::clone(&store);
+        tokio::spawn(async move { store.incr(b"key", None).await })
+    };
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while sqlx::query(end).fetch_all(&pool).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(waits.await.unwrap().unwrap_err().kind(), KeyValueErrorKind::Indeterminate);
+    holder.rollback().await.unwrap();
+    assert_eq!(store.get(b"key").await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test]
+async fn lease_counts_from_the_time_at_which_the_row_is_taken() {
+    use tollgate::key_value::{AfterLease, Begun, Claim, Owner, RecordKey, RecordStore};
+
+    let url = Postgres::shared().database();
+    let store = std::sync::Arc::new(PostgresStore::open(&url).unwrap());
+    let claim =
+        |lease| Claim { after_lease: AfterLease::Rerun, lease, ..Claim::new(RecordKey([1; 16]), Owner::random()) };
+    store.begin(&claim(Duration::from_micros(1))).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM tollgate_record FOR UPDATE").fetch_all(&mut *holder).await.unwrap();
+    let second = {
+        let (store, claim) = (std::sync::Arc::clone(&store), claim(Duration::from_secs(300)));
+        tokio::spawn(async move { store.begin(&claim).await })
+    };
+    let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while sqlx::query(waits).fetch_all(&pool).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let freed_at: i64 = sqlx::query_scalar("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    holder.rollback().await.unwrap();
+    assert_eq!(second.await.unwrap().unwrap(), Begun::Started { attempt: 2 });
+    let lease_until: i64 =
+        sqlx::query_scalar("SELECT lease_until FROM tollgate_record").fetch_one(&pool).await.unwrap();
+    assert!(lease_until >= freed_at + 300_000_000, "{lease_until} is before {freed_at} and 300 s");
+}

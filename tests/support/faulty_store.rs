@@ -50,7 +50,9 @@ impl FaultyStore {
         let at = faults.iter().position(|(of, _)| *of == operation);
         let fault = at.map(|at| faults.remove(at).1);
         Box::pin(async move {
-            tokio::task::yield_now().await; // other callers come first, as with a store that is far away
+            // Other callers come first, as with a store that is far away. A caller may poll once more in one go.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
             match fault {
                 None => call.await,
                 Some(Fault::Unavailable) => {

@@ -78,7 +78,8 @@ impl<E> FlightMember<E> {
         let mut present = flights.entry(key).or_insert_with(|| Arc::new(Flight::new()));
         let is_over = {
             let state = present.state();
-            state.result.is_some() && state.leader.is_none() // the store has it, or its leader is gone
+            // The store has it, or its leader is gone or hangs.
+            state.result.is_some() && (state.leader.is_none() || Instant::now() >= state.until)
         };
         if is_over {
             *present = Arc::new(Flight::new());

@@ -2,18 +2,19 @@
 
 mod flight;
 
-use std::{error::Error, fmt, pin::pin, sync::Arc, time::Duration};
+use std::{error::Error, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use flight::{Flight, FlightMember, FlightResult, Joined, Lead};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{
     error::KeyValueError,
     limits::{self, setting},
     memory::MemoryStore,
     owned::OwnedRecord,
+    port::StoreFuture,
     record::{AfterLease, Answer, Begun, Claim, Completion, RecordAbout, RecordKey, RecordStore},
 };
 use crate::{
@@ -25,8 +26,8 @@ use crate::{
 ///
 /// In one process one caller asks the store and computes; the others are woken with its value or its error. Another process
 /// asks the store every 50 ms until the value is there. If the one that computes is gone, or is not polled, its lease of
-/// 2 s ends and one other takes over. A caller waits for at most [`max_compute`](Self::max_compute); then it computes for
-/// itself, and stores nothing.
+/// 2 s ends and one other takes over. A caller waits for at most [`max_compute`](Self::max_compute), for others and for the
+/// store; then it computes for itself, and stores nothing.
 ///
 /// `E` is the error of the computation. It goes to all callers that are waiting, and is not stored.
 ///
@@ -48,6 +49,7 @@ use crate::{
 pub struct GuardedCache<E> {
     store: Arc<dyn RecordStore>,
     digester: Arc<Digester>,
+    prefix: String,
     flights: Arc<DashMap<RecordKey, Arc<Flight<E>>>>,
     life: Duration,
     lease: Duration,
@@ -93,14 +95,15 @@ impl<E: Error + 'static> Error for GuardedCacheError<E> {
 }
 
 impl<E: Send + Sync + 'static> GuardedCache<E> {
-    /// Creates a cache over a store, whose values stay for `life`. Processes with the same secret share them.
+    /// Creates a cache over a store, whose values stay for `life`. Caches with different prefixes have values of their own;
+    /// those of processes with the same prefix and secret share them.
     ///
     /// # Panics
     /// If `life` is zero or above ten years.
     #[must_use]
     #[track_caller]
-    pub fn new(store: Arc<dyn RecordStore>, secret: &Secret, life: Duration) -> Self {
-        Self::over(store, Arc::new(secret.digester().clone()), life)
+    pub fn new(store: Arc<dyn RecordStore>, secret: &Secret, prefix: impl Into<String>, life: Duration) -> Self {
+        Self::over(store, Arc::new(secret.digester().clone()), prefix.into(), life)
     }
 
     /// Creates a cache over a [`MemoryStore`] of its own.
@@ -110,15 +113,16 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
     #[must_use]
     #[track_caller]
     pub fn in_memory(life: Duration) -> Self {
-        Self::over(Arc::new(MemoryStore::new()), Arc::new(Digester::process().clone()), life)
+        Self::over(Arc::new(MemoryStore::new()), Arc::new(Digester::process().clone()), String::new(), life)
     }
 
     #[track_caller]
-    fn over(store: Arc<dyn RecordStore>, digester: Arc<Digester>, life: Duration) -> Self {
+    fn over(store: Arc<dyn RecordStore>, digester: Arc<Digester>, prefix: String, life: Duration) -> Self {
         ConfigError::or_panic(setting("life", life));
         Self {
             store,
             digester,
+            prefix,
             flights: Arc::default(),
             life,
             lease: Duration::from_secs(2),
@@ -181,8 +185,21 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
         compute: impl AsyncFnOnce() -> Result<Bytes, E>,
     ) -> Result<Bytes, GuardedCacheError<E>> {
         limits::key(key).map_err(GuardedCacheError::Store)?;
+        let key = self.digester.digest("guarded", [self.prefix.as_bytes(), key]).into();
+        // A store in memory answers at once. A flight, in which others wait with this caller, is made only for one that does
+        // not, and for a value that is missing.
+        let mut find = None;
+        if !self.flights.contains_key(&key) {
+            let mut asked = self.store.find(&key);
+            match poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx))).await {
+                Poll::Ready(Ok(Some(answer))) => return Ok(answer.body),
+                Poll::Ready(Ok(None)) => find = Some(None),
+                Poll::Ready(Err(error)) => return Err(GuardedCacheError::Store(error)),
+                Poll::Pending => find = Some(Some(asked)),
+            }
+        }
         let deadline = Instant::now() + self.max_compute;
-        let member = FlightMember::join(&self.flights, self.digester.digest("guarded", [key]).into());
+        let member = FlightMember::join(&self.flights, key);
         let flight = Arc::clone(&member.flight);
         loop {
             // Registered before the state is read, so that no change is missed.
@@ -196,7 +213,7 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
                         break;
                     }
                 }
-                Joined::Leads(lead) => match self.claim(&member, &lead, deadline).await {
+                Joined::Leads(lead) => match self.claim(&member, &lead, find.take(), deadline).await {
                     Claimed::Present(value) => return end(&lead, Ok(value)),
                     Claimed::Failed(error) => return end(&lead, Err(GuardedCacheError::Store(error))),
                     Claimed::Mine(record) => return self.compute(&lead, &record, compute).await,
@@ -209,11 +226,24 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
     }
 
     /// Asks the store until the value is there, or is this caller's to compute, or the caller has waited long enough.
-    async fn claim(&self, member: &FlightMember<E>, lead: &Lead<E>, deadline: Instant) -> Claimed {
-        match self.store.find(&member.key).await {
-            Ok(Some(answer)) => return Claimed::Present(answer.body),
-            Ok(None) => {}
-            Err(error) => return Claimed::Failed(error),
+    /// A first question may have been asked, and may have found nothing.
+    async fn claim(
+        &self,
+        member: &FlightMember<E>,
+        lead: &Lead<E>,
+        find: Option<Option<StoreFuture<'_, Option<Answer>>>>,
+        deadline: Instant,
+    ) -> Claimed {
+        let found = match find {
+            Some(None) => Ok(Ok(None)),
+            Some(Some(asked)) => timeout_at(deadline, asked).await,
+            None => timeout_at(deadline, self.store.find(&member.key)).await,
+        };
+        match found {
+            Ok(Ok(Some(answer))) => return Claimed::Present(answer.body),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return Claimed::Failed(error),
+            Err(_) => return Claimed::Others, // the store hangs
         }
         let claim = Claim {
             lease: self.lease,
@@ -224,7 +254,8 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
         };
         loop {
             lead.extend();
-            match self.store.begin(&claim).await {
+            let Ok(begun) = timeout_at(deadline, self.store.begin(&claim)).await else { return Claimed::Others };
+            match begun {
                 Ok(Begun::Started { .. }) => {
                     let record = OwnedRecord::new(Arc::clone(&self.store), &claim);
                     lead.runs(Some(&record));
@@ -253,12 +284,13 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
         let stored = match &result {
             Ok(value) if value.len() <= self.store.max_answer() => {
                 let answer = Completion::Answered(Answer::new(200, value.clone()));
-                self.store.complete(&record.key, &record.owner, &answer, self.life).await.is_ok()
+                let stored = self.store.complete(&record.key, &record.owner, &answer, self.life);
+                timeout(self.lease, stored).await.is_ok_and(|stored| stored.is_ok())
             }
             Ok(_) | Err(_) => false,
         };
         if !stored {
-            let _ = record.abandon().await; // else its lease ends by itself
+            record.clone().abandon_detached();
         }
         lead.runs(None);
         result

@@ -14,7 +14,7 @@ use crate::key_value::{
 impl Value {
     /// Returns the value as it is stored: a number counts on.
     fn of(bytes: &Bytes) -> Self {
-        limits::number(bytes).map_or_else(|| Self::Bytes(bytes.clone()), Self::Number)
+        limits::number(bytes).map_or_else(|| Self::Bytes(Bytes::copy_from_slice(bytes)), Self::Number)
     }
 
     fn bytes(&self) -> Bytes {

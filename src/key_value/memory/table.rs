@@ -221,13 +221,13 @@ impl<K: Hash + Eq + Clone, V> ExpiringTable<K, V> {
         present.for_each(|entry| visit(entry.key(), &entry.value().value));
     }
 
-    /// Removes some entries that have expired; returns whether there were any.
+    /// Removes some entries that have expired; returns whether there were any. Another thread may have removed them.
     pub(super) fn purge_for_room(&self, now: i64) -> bool {
-        self.purge(now, PURGED_FOR_ROOM) > 0
+        self.purge(now, PURGED_FOR_ROOM)
     }
 
-    /// Removes at most `most` entries that have expired; returns their number.
-    fn purge(&self, now: i64, most: usize) -> usize {
+    /// Removes at most `most` entries that have expired; returns whether there were any.
+    fn purge(&self, now: i64, most: usize) -> bool {
         let keys: Vec<K> = {
             let due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
             due.range(..=(now, u64::MAX)).take(most).map(|(_, key)| key.clone()).collect()
@@ -235,7 +235,8 @@ impl<K: Hash + Eq + Clone, V> ExpiringTable<K, V> {
         let _together = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         // Not under the lock of the order, which is the inner one.
         let removed = keys.iter().filter_map(|key| self.entries.remove_if(key, |_, slot| slot.is_over(now)));
-        removed.map(|(_, slot)| self.removed(&slot)).count()
+        removed.for_each(|(_, slot)| self.removed(&slot));
+        !keys.is_empty()
     }
 
     fn removed(&self, slot: &Slot<V>) {

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
     claim::{AfterLease, Claim, Owner, RecordAbout, RecordKey},
     port::{Answer, Begun, Completion, Ownership, UnknownRecord},
@@ -153,7 +155,12 @@ impl Record {
 
     fn ended(&self, completion: &Completion, expires_at: i64) -> RecordEdit {
         let state = match completion {
-            Completion::Answered(answer) => RecordState::Done(answer.clone()),
+            // Copies, because a part of a larger buffer would keep the whole.
+            Completion::Answered(Answer { status, fields, body }) => RecordState::Done(Answer {
+                status: *status,
+                fields: Bytes::copy_from_slice(fields),
+                body: Bytes::copy_from_slice(body),
+            }),
             Completion::NotRetained => RecordState::NotRetained,
         };
         RecordEdit::Put { record: Self { state, ..self.clone() }, expires_at: Some(expires_at) }

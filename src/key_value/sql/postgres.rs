@@ -60,6 +60,8 @@ impl PostgresStore {
             ))
         };
         let server: PgConnectOptions = url.parse().map_err(invalid)?;
+        // A call that waits for a lock fails, so that a row that another program holds does not use up the connections.
+        let server = server.options([("lock_timeout", "5s"), ("default_transaction_isolation", "read committed")]);
         let make = move || {
             let options = PgPoolOptions::new().max_connections(4).acquire_timeout(CONNECT_TIMEOUT);
             options.connect_lazy_with(server.clone())
@@ -84,7 +86,7 @@ impl SqlDriver for Postgres {
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const MAX_TRANSACTION: Duration = Duration::from_secs(30);
-    const BEGIN_WRITE: &'static str = "BEGIN";
+    const BEGIN_WRITE: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     // The lock is a number that stands for these tables.
     const PREPARE_VERSIONS: &'static str = "SELECT pg_advisory_xact_lock(8389754629021267046);
         CREATE TABLE IF NOT EXISTS tollgate_key_value_version (version bigint NOT NULL PRIMARY KEY)";

@@ -33,7 +33,7 @@ const COLUMNS: &str = "key, format, state, owner, attempt, hold, lease_until, fi
                        policy, client, method, route, client_key";
 
 /// Condition on a record with an unknown outcome, beside the end of its lease.
-const HELD: &str = "state = 0 AND hold = 1";
+const HELD: &str = "state = 0 AND hold = 1 AND format = 1";
 
 /// Returns the columns `state`, `status`, `fields` and `body` of a record that was carried out.
 fn completed(completion: &Completion) -> [Parameter<'_>; 4] {
@@ -85,8 +85,9 @@ impl<D: SqlDriver> SqlStore<D> {
 
     /// Returns the statement that takes a record which is absent, this owner's, or left by its owner.
     fn claim_statement(&self) -> String {
-        let (now, over) = (self.now(), format!("r.expires_at <= {}", self.now()));
-        let excluded = ["owner", "state", "hold", "lease_until", "expires_at", "format"];
+        // The times of the row come from the clock after the wait for its lock: `excluded` has those from before.
+        let (now, over, most) = (self.now(), format!("r.expires_at <= {}", self.now()), u32::MAX);
+        let excluded = ["owner", "state", "hold", "format"];
         let excluded = excluded.into_iter().chain(["policy", "client", "method", "route", "client_key"]);
         let excluded: Vec<_> = excluded.map(|column| format!("{column} = excluded.{column}")).collect();
         format!(
@@ -94,27 +95,33 @@ impl<D: SqlDriver> SqlStore<D> {
                 policy, client, method, route, client_key, state, attempt, first_at, format)
              VALUES ($1, $2, $3, {now} + $4, {now} + $4 + $5, $6, $7, $8, $9, $10, $11, {RUNNING}, 1, {now}, {FORMAT})
              ON CONFLICT (key) DO UPDATE SET {}, status = NULL, fields = NULL, body = NULL,
-                attempt = CASE WHEN {over} THEN 1 WHEN r.owner = excluded.owner THEN r.attempt ELSE r.attempt + 1 END,
+                lease_until = {now} + $4, expires_at = {now} + $4 + $5,
+                attempt = CASE WHEN {over} THEN 1 WHEN r.owner = excluded.owner OR r.attempt >= {most} THEN r.attempt
+                    ELSE r.attempt + 1 END,
                 first_at = CASE WHEN {over} THEN excluded.first_at ELSE r.first_at END,
                 fingerprint = CASE WHEN {over} THEN excluded.fingerprint
                     ELSE coalesce(excluded.fingerprint, r.fingerprint) END
-             WHERE {over} OR (r.state = {RUNNING}
+             WHERE r.format = {FORMAT} AND ({over} OR (r.state = {RUNNING}
                 AND (r.owner = excluded.owner OR (r.hold = 0 AND r.lease_until <= {now}))
-                AND (r.fingerprint IS NULL OR excluded.fingerprint IS NULL OR r.fingerprint = excluded.fingerprint))
+                AND (r.fingerprint IS NULL OR excluded.fingerprint IS NULL OR r.fingerprint = excluded.fingerprint)))
              RETURNING attempt",
             excluded.join(", ")
         )
     }
 
-    /// Returns the condition on records that have not expired.
+    /// Returns the condition on records of this version that have not expired.
     fn live_record(&self) -> String {
-        format!("(expires_at IS NULL OR expires_at > {})", self.now())
+        format!("(expires_at IS NULL OR expires_at > {}) AND format = {FORMAT}", self.now())
     }
 
     /// Reads a record that is there, and the present time.
     async fn load(&self, key: &RecordKey) -> Result<Option<(Record, i64)>, KeyValueError> {
-        let (now, live) = (self.now(), self.live_record());
-        let sql = format!("SELECT {COLUMNS}, {now} FROM tollgate_record WHERE key = $1 AND {live}");
+        let now = self.now();
+        // Of any version: a newer one is an error of its own.
+        let sql = format!(
+            "SELECT {COLUMNS}, {now} FROM tollgate_record
+             WHERE key = $1 AND (expires_at IS NULL OR expires_at > {now} OR format <> {FORMAT})"
+        );
         let rows = self.read(sql, &[Parameter::Bytes(&key.0)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let now = Self::required(row, 17)?;
@@ -179,7 +186,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let live = self.live_record();
         let sql = format!(
             "SELECT status, fields, body FROM tollgate_record
-             WHERE key = $1 AND state = {DONE} AND format = {FORMAT} AND {live}"
+             WHERE key = $1 AND state = {DONE} AND {live}"
         );
         let rows = self.read(sql, &[Parameter::Bytes(&key.0)]).await?;
         rows.first().map(|row| Self::answer(row, 0)).transpose()

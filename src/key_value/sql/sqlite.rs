@@ -142,8 +142,8 @@ impl SqlDriver for Sqlite {
     }
 
     async fn check_durable(connection: &mut SqliteConnection) -> Result<(), KeyValueError> {
-        let sql = "SELECT coalesce(max(file), ''), (SELECT synchronous FROM pragma_synchronous)
-            FROM pragma_database_list WHERE name = 'main'";
+        let sql = "SELECT coalesce(max(file), ''), (SELECT synchronous FROM pragma_synchronous),
+            (SELECT journal_mode FROM pragma_journal_mode) FROM pragma_database_list WHERE name = 'main'";
         let rows = Self::fetch(connection, sql.into_sql_str(), &[]).await;
         let rows = rows.map_err(|error| driver::error::<Self>(error, false))?;
         let Some(row) = rows.first() else { return Ok(()) };
@@ -151,6 +151,11 @@ impl SqlDriver for Sqlite {
         let file: String = row.try_get(0).map_err(|error| driver::error::<Self>(error, false))?;
         if file.is_empty() {
             return refuse("the store must be kept in a file, got a database in memory; use MemoryStore".into());
+        }
+        let journal: String = row.try_get(2).map_err(|error| driver::error::<Self>(error, false))?;
+        if ["off", "memory"].contains(&&*journal) {
+            let must = "journal_mode must be wal, delete, truncate or persist";
+            return refuse(format!("{must}, got {journal}: a crash could destroy the file"));
         }
         match row.try_get(1).map_err(|error| driver::error::<Self>(error, false))? {
             level @ 0..=1_i64 => refuse(format!(
