@@ -118,7 +118,7 @@ fn invalid_url_is_an_error_without_its_password() {
 }
 
 #[tokio::test]
-async fn write_whose_connection_dies_is_indeterminate_and_not_repeated() {
+async fn write_whose_connection_dies_is_not_repeated() {
     let url = Postgres::shared().database();
     let store = std::sync::Arc::new(PostgresStore::open(&url).unwrap());
     store.set(b"key", "1".into(), None).await.unwrap();

@@ -90,7 +90,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let sql = format!(
             "INSERT INTO tollgate_key_value AS kv (key, value, number, expires_at) VALUES ($1, $2, $3, {now} + $4)
              ON CONFLICT (key) DO UPDATE SET value = excluded.value, number = excluded.number,
-                expires_at = excluded.expires_at {condition}
+                expires_at = {now} + $4 {condition}
              RETURNING key"
         );
         let [bytes, number] = columns(value);
@@ -146,7 +146,7 @@ impl<D: SqlDriver> SqlStore<D> {
         let sql = format!(
             "INSERT INTO tollgate_key_value AS kv (key, value, number, expires_at) VALUES {}
              ON CONFLICT (key) DO UPDATE SET value = excluded.value, number = excluded.number,
-                expires_at = excluded.expires_at",
+                expires_at = {now} + $1",
             (0..entries.len()).map(row).collect::<Vec<_>>().join(", ")
         );
         let mut values = vec![ttl];
@@ -177,11 +177,13 @@ impl<D: SqlDriver> SqlStore<D> {
         limits::key(key)?;
         let (now, most) = (self.now(), i64::MAX);
         let over = format!("kv.expires_at <= {now}");
+        // The clock of a server goes on within a statement: one reading, after the wait for the row, decides on both.
         let sql = format!(
             "INSERT INTO tollgate_key_value AS kv (key, value, number, expires_at) VALUES ($1, NULL, 1, {now} + $2)
-             ON CONFLICT (key) DO UPDATE SET value = NULL,
-                number = CASE WHEN {over} THEN 1 ELSE kv.number + 1 END,
-                expires_at = CASE WHEN {over} THEN excluded.expires_at ELSE kv.expires_at END
+             ON CONFLICT (key) DO UPDATE SET value = NULL, (number, expires_at) =
+                (SELECT CASE WHEN kv.expires_at <= at THEN 1 ELSE kv.number + 1 END,
+                        CASE WHEN kv.expires_at <= at THEN at + $2 ELSE kv.expires_at END
+                 FROM (SELECT {now} AS at LIMIT 1) AS clock)
              WHERE {over} OR (kv.number IS NOT NULL AND kv.number < {most})
              RETURNING number, expires_at - {now}"
         );
