@@ -27,6 +27,7 @@ mod ours;
 mod peers;
 mod quotas;
 mod race;
+mod replay;
 mod report;
 mod stacks;
 mod threads;
@@ -49,6 +50,7 @@ const KINDS: &[Kind] = &[
     ("breakers", breakers::rows),
     ("quotas", quotas::rows),
     ("stacks", stacks::rows),
+    ("replay", replay::rows),
     ("memory", memory::rows),
     ("loopback", loopback::rows),
     #[cfg(feature = "ledgers")]
