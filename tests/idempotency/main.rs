@@ -5,6 +5,10 @@ mod bounds;
 mod faulty;
 mod hang_up;
 mod keys;
+#[allow(dead_code, unreachable_pub, reason = "the ledger's tests use more of it")]
+#[path = "../ledger_faults/line.rs"]
+mod line;
+mod lost_commit;
 mod no_transactions;
 mod outcomes;
 mod place;
