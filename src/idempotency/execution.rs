@@ -10,7 +10,9 @@ use tokio::{sync::Notify, time::sleep};
 use crate::key_value::{OpenTransaction, RecordStore};
 
 /// Execution of an operation: in the extensions of each request that an [`IdempotencyLayer`](super::IdempotencyLayer) hands
-/// to the handler under a record.
+/// to the handler under a record. A request that passes without a record has none: without a key, unless
+/// [`required`](super::IdempotencyLayer::required), and under
+/// [`PassUnprotected`](super::OnStoreFailure::PassUnprotected).
 ///
 /// Over a store in SQL, [`transaction`](Self::transaction) is a transaction that is committed together with the record. The
 /// handler's writes are then made exactly once: a process that dies in between leaves neither, so that the operation may

@@ -52,7 +52,8 @@ enum HeadDecision {
 }
 
 impl<S> IdempotencyService<S> {
-    fn decide(&self, head: &RequestHead<'_>) -> HeadDecision {
+    /// Decides on a request whose body has `known` bytes, if that is known.
+    fn decide(&self, head: &RequestHead<'_>, known: Option<u64>) -> HeadDecision {
         let config = &*self.config;
         let is_upgrade = *head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
         if !config.methods.contains(head.method) || is_upgrade || Wire::of(head) != Wire::Http {
@@ -63,15 +64,16 @@ impl<S> IdempotencyService<S> {
             Ok(None) if !config.required => return HeadDecision::Pass,
             Ok(None) | Err(()) => return HeadDecision::Refuse(config.refusal(Reason::InvalidIdempotencyKey)),
         };
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if length.is_some_and(|length| length > config.max_body) {
+        let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let [known, declared] = [known, declared].map(|length| Some(usize::try_from(length?).unwrap_or(usize::MAX)));
+        if known.max(declared).is_some_and(|length| length > config.max_body) {
             return HeadDecision::Refuse(config.refusal(Reason::BodyTooLong));
         }
         let operation = match config.operation(head, key) {
             Ok(operation) => operation,
             Err(refusal) => return HeadDecision::Refuse(refusal),
         };
-        let bytes = length.unwrap_or(config.max_body);
+        let bytes = known.or(declared).unwrap_or(config.max_body);
         match BufferedBytes::take(&self.state, bytes, config.max_buffered) {
             Some(buffered) => HeadDecision::Guard(operation, buffered),
             None => HeadDecision::Refuse(
@@ -101,7 +103,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let head = RequestHead::of(&request);
-        let decided = self.decide(&head);
+        let decided = self.decide(&head, request.body().size_hint().exact());
         if let HeadDecision::Pass = decided {
             return IdempotencyFuture::passed(self.inner.call(request.map(IdempotentBody::untouched)));
         }

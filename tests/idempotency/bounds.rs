@@ -72,6 +72,17 @@ async fn slow_or_broken_body_carries_nothing_out() {
     assert_eq!(layer.handle().counts().executed, 1);
 }
 
+#[tokio::test]
+async fn bodies_of_known_length_take_no_more_than_they_have() {
+    let handler = Handler::default();
+    let layer = layer(&store()).max_body(100).max_buffered(100);
+    let service = handler.echo(&layer);
+    let keys: Vec<_> = (0..32).map(|number| format!("k-{number}")).collect();
+    // Without a content length, as over HTTP/2: the body itself knows it.
+    let replies = join_all(keys.iter().map(|key| send(&service, super::place::post("alice", key, "/empty", "")))).await;
+    assert!(replies.iter().all(|reply| reply.status == StatusCode::CREATED), "{replies:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bytes_of_all_bodies_are_bounded_and_given_back() {
     let layer = layer(&store()).max_body(100).max_buffered(250);

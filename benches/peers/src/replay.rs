@@ -1,16 +1,22 @@
 //! Replayed answers, and hits of a guarded cache.
 
-use std::{convert::Infallible, future::ready, hint::black_box, sync::LazyLock, time::Duration};
+use std::{
+    convert::Infallible,
+    future::ready,
+    hint::black_box,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use axum::body::{Body, Bytes};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use tokio::runtime::Runtime;
 use tollgate::{
     ApiKey, Principal,
-    idempotency::{IdempotencyLayer, IdempotentBody},
+    idempotency::{IdempotencyLayer, IdempotentBody, OnRunning},
     key_value::GuardedCache,
 };
-use tower::{Layer, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
     drive::{API_KEY, bare, call, now, serve},
@@ -122,6 +128,42 @@ fn moka() -> Lap {
     reads(move |key| now(cache.get_with(key, async { Bytes::from_static(b"12.50") })))
 }
 
+/// Duplicates that wait at once, and how often.
+const WAITING: usize = 63;
+const ROUNDS: u64 = 200;
+
+/// Returns the times from the first answer of an operation until each duplicate that waited has it, in nanoseconds, sorted.
+fn waits() -> Vec<u64> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let known = |key: &str| (key == "alice").then(|| Principal::named("alice"));
+    let layer = IdempotencyLayer::in_memory(ApiKey::header("x-api-key", known));
+    let layer = layer.on_running(OnRunning::Wait(Duration::from_secs(60)));
+    let service = layer.layer(service_fn(|request: Request<IdempotentBody<Body>>| async {
+        drop(request);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    }));
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let calls: Vec<_> = (0..=WAITING)
+            .map(|_| {
+                let call = service.clone().oneshot(post(round));
+                runtime.spawn(async {
+                    let response = call.await.expect("an answer");
+                    (response.headers().contains_key("idempotent-replayed"), Instant::now())
+                })
+            })
+            .collect();
+        let answered: Vec<_> = calls.into_iter().map(|call| runtime.block_on(call).expect("no panic")).collect();
+        let first = answered.iter().find(|(replayed, _)| !replayed).expect("one was carried out").1;
+        let nanos = |at: &Instant| u64::try_from(at.saturating_duration_since(first).as_nanos()).unwrap_or(u64::MAX);
+        times.extend(answered.iter().filter(|(replayed, _)| *replayed).map(|(_, at)| nanos(at)));
+    }
+    times.sort_unstable();
+    times
+}
+
 /// Adds the rows of replays and of guarded hits.
 pub fn rows(report: &mut Report, pace: Pace) {
     let figures = race(REPLAYED, pace);
@@ -130,6 +172,12 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let own = of(&figures, "tollgate, replay from memory").over(bare);
     report.line(Line::alone(row, own).at_most(2_000.0));
     report.figures(row, &figures, Some(bare));
+
+    let waits = waits();
+    for (name, share) in [("median", 0.5), ("99th percentile", 0.99)] {
+        let at = waits[(waits.len() as f64 * share) as usize];
+        report.line(Line::alone(&format!("63 waiting duplicates, from the first answer to theirs, {name}"), at as f64));
+    }
 
     let figures = race(HITS, pace);
     let by = |name| of(&figures, name);
