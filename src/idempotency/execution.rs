@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
-use crate::key_value::{OpenTransaction, RecordStore};
+use crate::key_value::{OpenTransaction, RecordKey, RecordStore};
 
 /// Execution of an operation: in the extensions of each request that an [`IdempotencyLayer`](super::IdempotencyLayer) hands
 /// to the handler under a record. A request that passes without a record has none: without a key, unless
@@ -36,6 +36,7 @@ pub struct IdempotentExecution(Arc<ExecutionState>);
 
 struct ExecutionState {
     store: Arc<dyn RecordStore>,
+    record: RecordKey,
     attempt: u32,
     key: String,
     slot: Mutex<TransactionSlot>,
@@ -62,9 +63,9 @@ pub(super) enum AtEnd {
 }
 
 impl IdempotentExecution {
-    pub(super) fn new(store: Arc<dyn RecordStore>, attempt: u32, key: String) -> Self {
+    pub(super) fn new(store: Arc<dyn RecordStore>, record: RecordKey, attempt: u32, key: String) -> Self {
         let (slot, opened) = (Mutex::new(TransactionSlot::Unused), Notify::new());
-        Self(Arc::new(ExecutionState { store, attempt, key, slot, opened }))
+        Self(Arc::new(ExecutionState { store, record, attempt, key, slot, opened }))
     }
 
     /// Returns the number of executions that have begun the operation, this one included. From 2 on it may have been carried
@@ -72,6 +73,23 @@ impl IdempotentExecution {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.attempt
+    }
+
+    /// Returns the key of the record: the same for all executions of the operation, and of no other client, method or route.
+    ///
+    /// Its text is a job id for a quota further in, so that an operation is charged once, however often it is executed:
+    ///
+    /// ```
+    /// use tollgate::{JobIdSource, Plan, QuotaLayer, idempotency::IdempotentExecution};
+    ///
+    /// let jobs = JobIdSource::from_head(|request| {
+    ///     Some(request.extensions.get::<IdempotentExecution>()?.record().to_string())
+    /// });
+    /// let quota = QuotaLayer::new(Plan::standard()).job_ids(jobs);
+    /// ```
+    #[must_use]
+    pub fn record(&self) -> RecordKey {
+        self.0.record
     }
 
     /// Returns the key that the client has sent.

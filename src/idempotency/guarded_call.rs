@@ -122,7 +122,7 @@ where
         let asked = ask(&config, &state, &claim, &record, &progress).await;
         let mut running = match asked {
             StoreAnswer::Started { attempt } => {
-                let execution = IdempotentExecution::new(Arc::clone(&config.store), attempt, key);
+                let execution = IdempotentExecution::new(Arc::clone(&config.store), record.key, attempt, key);
                 Some((RunningRecord::new(&state, &config, record), execution))
             }
             StoreAnswer::Unprotected => None,

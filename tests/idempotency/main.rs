@@ -19,3 +19,4 @@ mod store_away;
 #[path = "../support/mod.rs"]
 mod support;
 mod transactions;
+mod with_quota;
