@@ -1,5 +1,6 @@
 //! The layer that replays answers: keys, outcomes, duplicates at once, clients that hang up, stores that fail.
 
+mod aborts;
 mod bounds;
 #[path = "../support/faulty_store.rs"]
 mod faulty;
