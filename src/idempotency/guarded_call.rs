@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     head::RequestHead,
-    key_value::{Answer, Begun, Claim, OwnedRecord, Owner, RecordAbout},
+    key_value::{Answer, Begun, Claim, MAX_TTL, OwnedRecord, Owner, RecordAbout},
     refusal::{Reason, Responder},
     time::Clock,
 };
@@ -218,7 +218,7 @@ async fn ask(
 ) -> StoreAnswer {
     let deadline = match config.on_running {
         OnRunning::Refuse => None,
-        OnRunning::Wait(time) => Some(Instant::now() + time),
+        OnRunning::Wait(time) => Some(Instant::now() + time.min(MAX_TTL)),
     };
     let mut place = None;
     loop {

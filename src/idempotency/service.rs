@@ -7,10 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    Method, Request, Response,
-    header::{CONTENT_LENGTH, UPGRADE},
-};
+use http::{Request, Response, header::CONTENT_LENGTH};
 use http_body::Body;
 use tower_service::Service;
 
@@ -55,8 +52,8 @@ impl<S> IdempotencyService<S> {
     /// Decides on a request whose body has `known` bytes, if that is known.
     fn decide(&self, head: &RequestHead<'_>, known: Option<u64>) -> HeadDecision {
         let config = &*self.config;
-        let is_upgrade = *head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
-        if !config.methods.contains(head.method) || is_upgrade || Wire::of(head) != Wire::Http {
+        // Not by the field `Upgrade`: clients that offer HTTP/2 over plain text send it with each request.
+        if !config.methods.contains(head.method) || Wire::of(head) != Wire::Http {
             return HeadDecision::Pass;
         }
         let key = match key::read(head.headers, &config.header) {
