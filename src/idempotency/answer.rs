@@ -43,6 +43,8 @@ pub(super) fn fate(head: &Parts, replay: Replay) -> Fate {
         | Status::FORBIDDEN
         | Status::REQUEST_TIMEOUT
         | Status::PAYLOAD_TOO_LARGE
+        | Status::MISDIRECTED_REQUEST
+        | Status::TOO_EARLY
         | Status::TOO_MANY_REQUESTS => Fate::Free,
         status if status.is_server_error() && replay == Replay::Final => Fate::Free,
         status if status.is_informational() => Fate::NotRetained, // an upgrade
@@ -118,7 +120,8 @@ fn decode(fields: &[u8]) -> Option<HeaderMap> {
     };
     while let Some(name) = text() {
         let value = HeaderValue::from_bytes(text()?).ok()?;
-        headers.try_append(HeaderName::from_bytes(name).ok()?, value).ok()?;
+        let name = HeaderName::from_bytes(name).ok().filter(|name| !is_of_one_exchange(name))?;
+        headers.try_append(name, value).ok()?;
     }
     rest.is_empty().then_some(headers)
 }

@@ -232,6 +232,9 @@ async fn ask(
         let begun = record.begin(claim).await;
         if !matches!(begun, Ok(Begun::Started { .. })) {
             progress.begun.store(false, Relaxed);
+            if progress.hung_up.load(Relaxed) {
+                return StoreAnswer::Refused(Reason::OperationRunning); // to a client that is gone
+            }
         }
         match begun {
             Ok(Begun::Started { attempt }) => return StoreAnswer::Started { attempt },

@@ -87,7 +87,8 @@ impl OperationEnd<'_> {
 
     /// Stores the end without a transaction. The answer is given also if the store fails: the handler has run.
     async fn complete(&mut self, completion: Completion) {
-        let finished = self.running.record.finish(&completion, self.config.life).await;
+        let record = &self.running.record;
+        let finished = record.hold(record.finish(&completion, self.config.life), None, || {}).await;
         self.running.settle();
         match finished {
             Finished::Stored { .. } => {}

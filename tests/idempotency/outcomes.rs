@@ -24,7 +24,7 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
 #[tokio::test]
 async fn answers_that_settle_nothing_free_the_key() {
     let handler = Handler::default();
-    for status in [401, 403, 408, 413, 429, 500, 502, 503] {
+    for status in [401, 403, 408, 413, 421, 425, 429, 500, 502, 503] {
         let inner = handler.service(move |number, _| async move {
             Ok(answer(if number % 2 == 1 { status } else { 201 }, format!("call {number}")))
         });

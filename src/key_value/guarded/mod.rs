@@ -208,6 +208,7 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
             match member.joined(self.lease) {
                 Joined::Ended(result) => return result,
                 Joined::Waits { until } => {
+                    find = None; // it may hold a connection that the leader needs
                     let in_time = timeout_at(until.min(deadline), changed).await.is_ok();
                     if !in_time && Instant::now() >= deadline {
                         break;
