@@ -42,10 +42,7 @@ pin_project! {
 pub(super) type BoxedCall<B, E> = Pin<Box<dyn Future<Output = Result<AnswerOf<B>, E>> + Send>>;
 
 /// A call with a key, which goes on in a task when it is dropped.
-pub(super) struct DetachableCall<B: Body, E>
-where
-    B: Body,
-{
+pub(super) struct DetachableCall<B: Body, E> {
     call: Option<BoxedCall<B, E>>,
     detach: Option<Detach<B, E>>,
 }

@@ -15,7 +15,7 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     identity::{Identify, Secret},
-    key_value::{AfterLease, MAX_TTL, MemoryStore, RecordStore},
+    key_value::{AfterLease, MemoryStore, RecordStore, setting},
     policy_name::PolicyName,
 };
 
@@ -148,7 +148,7 @@ impl IdempotencyLayer {
     #[must_use]
     #[track_caller]
     pub fn lease(self, lease: Duration) -> Self {
-        ConfigError::or_panic(time("lease", lease));
+        ConfigError::or_panic(setting("lease", lease));
         self.with(|config| config.lease = lease)
     }
 
@@ -159,7 +159,7 @@ impl IdempotencyLayer {
     #[must_use]
     #[track_caller]
     pub fn life(self, life: Duration) -> Self {
-        ConfigError::or_panic(time("life", life));
+        ConfigError::or_panic(setting("life", life));
         self.with(|config| config.life = life)
     }
 
@@ -256,7 +256,7 @@ impl IdempotencyLayer {
     #[must_use]
     #[track_caller]
     pub fn body_timeout(self, timeout: Duration) -> Self {
-        ConfigError::or_panic(time("body_timeout", timeout));
+        ConfigError::or_panic(setting("body_timeout", timeout));
         self.with(|config| config.body_timeout = timeout)
     }
 
@@ -272,11 +272,6 @@ impl IdempotencyLayer {
     pub fn handle(&self) -> IdempotencyHandle {
         IdempotencyHandle::new(Arc::clone(&self.config), Arc::clone(&self.state))
     }
-}
-
-fn time(name: &str, time: Duration) -> Result<(), ConfigError> {
-    let is_valid = !time.is_zero() && time <= MAX_TTL;
-    ConfigError::require(is_valid, name, "be positive and at most 10 years", format_args!("{time:?}"))
 }
 
 impl<S> Layer<S> for IdempotencyLayer {

@@ -35,6 +35,8 @@ mod window;
 pub use error::{KeyValueError, KeyValueErrorKind};
 pub use executor::{Executed, IdempotentError, IdempotentExecutor};
 pub use guarded::{GuardedCache, GuardedCacheError};
+#[cfg(feature = "idempotency")]
+pub(crate) use limits::setting;
 pub use limits::{MAX_BATCH, MAX_KEY, MAX_TTL};
 pub use memory::MemoryStore;
 #[cfg(feature = "idempotency")]

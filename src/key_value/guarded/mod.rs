@@ -48,7 +48,7 @@ use crate::{
 /// ```
 pub struct GuardedCache<E> {
     store: Arc<dyn RecordStore>,
-    digester: Arc<Digester>,
+    digester: Digester,
     prefix: String,
     flights: Arc<DashMap<RecordKey, Arc<Flight<E>>>>,
     life: Duration,
@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
     #[must_use]
     #[track_caller]
     pub fn new(store: Arc<dyn RecordStore>, secret: &Secret, prefix: impl Into<String>, life: Duration) -> Self {
-        Self::over(store, Arc::new(secret.digester().clone()), prefix.into(), life)
+        Self::over(store, secret.digester().clone(), prefix.into(), life)
     }
 
     /// Creates a cache over a [`MemoryStore`] of its own.
@@ -113,11 +113,11 @@ impl<E: Send + Sync + 'static> GuardedCache<E> {
     #[must_use]
     #[track_caller]
     pub fn in_memory(life: Duration) -> Self {
-        Self::over(Arc::new(MemoryStore::new()), Arc::new(Digester::process().clone()), String::new(), life)
+        Self::over(Arc::new(MemoryStore::new()), Digester::process().clone(), String::new(), life)
     }
 
     #[track_caller]
-    fn over(store: Arc<dyn RecordStore>, digester: Arc<Digester>, prefix: String, life: Duration) -> Self {
+    fn over(store: Arc<dyn RecordStore>, digester: Digester, prefix: String, life: Duration) -> Self {
         ConfigError::or_panic(setting("life", life));
         Self {
             store,

@@ -19,7 +19,7 @@ use crate::{error::ConfigError, time::Clock};
 
 /// A key-value store and a record store in memory, bounded by entries, by records and by bytes.
 ///
-/// What it stores is lost when the process ends. An entry or a record that has not expired is never evicted: without room
+/// All that it stores is lost when the process ends. An entry or a record that has not expired is never evicted: without room
 /// a call is an error of the kind [`Full`](super::KeyValueErrorKind::Full). Each change removes a few that have expired,
 /// also those that are asked for no more.
 ///
