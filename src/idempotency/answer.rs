@@ -44,8 +44,8 @@ pub(super) fn fate(head: &Parts, replay: Replay) -> Fate {
         | Status::REQUEST_TIMEOUT
         | Status::PAYLOAD_TOO_LARGE
         | Status::MISDIRECTED_REQUEST
-        | Status::TOO_EARLY
         | Status::TOO_MANY_REQUESTS => Fate::Free,
+        status if status.as_u16() == 425 => Fate::Free, // Too Early, which http has a name for since 1.2
         status if status.is_server_error() && replay == Replay::Final => Fate::Free,
         status if status.is_informational() => Fate::NotRetained, // an upgrade
         _ if is_stream(&head.headers) => Fate::NotRetained,
