@@ -74,6 +74,21 @@ async fn stores_of_one_file_meet() {
     assert_eq!(stores[0].get(b"count").await.unwrap().unwrap(), "32");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn stores_that_create_one_file_at_once_meet() {
+    for _ in 0..40 {
+        let file = File::new();
+        let stores: Vec<_> = (0..4).map(|_| Arc::new(file.store())).collect();
+        let begun = stores.into_iter().map(|store| tokio::spawn(async move { store.incr(b"count", None).await }));
+        let mut numbers = Vec::new();
+        for begun in begun.collect::<Vec<_>>() {
+            numbers.push(begun.await.unwrap().unwrap().number);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, [1, 2, 3, 4]);
+    }
+}
+
 #[tokio::test]
 async fn time_of_the_database_expires_entries() {
     let file = File::new();

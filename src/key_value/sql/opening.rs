@@ -1,14 +1,23 @@
 //! Connections of a store: acquires them, migrates the tables, and checks the database once.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    error::Error as _,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{Connection as _, Pool, SqlSafeStr, pool::PoolConnection};
+use tokio::time::{Instant, sleep};
 
 use super::{
     SqlStore,
-    driver::{self, SqlDriver, safe},
+    driver::{self, Reported, SqlDriver, safe},
 };
 use crate::key_value::error::{KeyValueError, KeyValueErrorKind};
+
+/// Longest wait for other processes that set the database up, and the wait between two attempts.
+const LONGEST_SET_UP: Duration = Duration::from_secs(5);
+const SET_UP_WAIT: Duration = Duration::from_millis(20);
 
 /// Pool of a store: the program's, or one of its own, which is made anew after it was closed.
 pub(super) enum PoolSource<D: SqlDriver> {
@@ -36,8 +45,21 @@ impl<D: SqlDriver> SqlStore<D> {
         self.source.pool()
     }
 
-    /// Acquires a connection to a database whose tables are there.
+    /// Acquires a connection to a database whose tables are there. Another process may be about to set it up, which keeps
+    /// the database locked: it is tried again for some time.
     pub(super) async fn connection(&self) -> Result<PoolConnection<D>, KeyValueError> {
+        let deadline = Instant::now() + LONGEST_SET_UP;
+        loop {
+            match self.try_connection().await {
+                Err(error) if is_locked::<D>(&error) && Instant::now() < deadline => {
+                    sleep(SET_UP_WAIT.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_connection(&self) -> Result<PoolConnection<D>, KeyValueError> {
         let unavailable = |error| driver::error::<D>(error, false);
         let mut connection = self.source.pool().acquire().await.map_err(unavailable)?;
         if !self.checked.initialized() {
@@ -55,6 +77,13 @@ impl<D: SqlDriver> SqlStore<D> {
             }
         }
     }
+}
+
+/// Returns whether another transaction was in the way. In SQLite that is an error at once where two switch a file to its
+/// write-ahead log.
+fn is_locked<D: SqlDriver>(error: &KeyValueError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    matches!(cause, Some(sqlx::Error::Database(reported)) if D::reported(&**reported) == Reported::Again)
 }
 
 /// Checks that a database keeps what it acknowledges, and migrates its tables.
