@@ -9,7 +9,7 @@ use http::{
     response::Parts,
 };
 
-use super::config::Replay;
+use super::config::{IdempotencyConfig, Replay};
 use crate::{key_value::Answer, refusal::Refusal};
 
 /// Version of the encoding of fields.
@@ -32,8 +32,14 @@ pub(super) enum Fate {
     Free,
 }
 
-/// Returns the fate of a record by the head of the answer.
-pub(super) fn fate(head: &Parts, replay: Replay) -> Fate {
+/// Returns the fate of a record by the head of the answer, and the fields that are stored.
+pub(super) fn fate(head: &Parts, config: &IdempotencyConfig) -> (Fate, Bytes) {
+    let fate = fate_of(head, config.replay);
+    let fields = if fate == Fate::Retained { encode(&head.headers, &config.replayed_headers) } else { Bytes::new() };
+    (if fields.len() > config.max_answer { Fate::NotRetained } else { fate }, fields)
+}
+
+fn fate_of(head: &Parts, replay: Replay) -> Fate {
     use StatusCode as Status;
     if Refusal::further_in(&head.extensions, false).is_some() {
         return Fate::Free; // of a layer further in: the handler did not run
@@ -53,10 +59,20 @@ pub(super) fn fate(head: &Parts, replay: Replay) -> Fate {
     }
 }
 
+/// Media types of answers that are sent piece by piece, and perhaps never end.
+const STREAMS: [&[u8]; 6] = [
+    b"text/event-stream",
+    b"multipart/x-mixed-replace",
+    b"application/x-ndjson",
+    b"application/ndjson",
+    b"application/json-seq",
+    b"application/stream+json",
+];
+
 fn is_stream(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return false };
     let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    [&b"text/event-stream"[..], b"multipart/x-mixed-replace"].iter().any(|stream| kind.eq_ignore_ascii_case(stream))
+    STREAMS.iter().any(|stream| kind.eq_ignore_ascii_case(stream))
 }
 
 /// Returns whether a field belongs to one exchange or one client, and is never replayed.

@@ -1,7 +1,6 @@
 //! Bodies of the requests that the handler receives, and of the responses that the client receives.
 
 use std::{
-    collections::VecDeque,
     fmt,
     pin::Pin,
     task::{Context, Poll},
@@ -12,7 +11,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::refusal::OwnText;
+use super::state::ClientBytes;
+use crate::{refusal::OwnText, sync::Share};
 
 pin_project! {
     /// Body of a request behind an [`IdempotencyLayer`](super::IdempotencyLayer): read to its end, or untouched.
@@ -81,9 +81,11 @@ pin_project! {
     /// Body of a response of an [`IdempotencyService`](super::IdempotencyService): the handler's, a stored one, or that of a
     /// refusal.
     pub struct IdempotentAnswerBody<B: Body> {
-        // Pieces that were read.
-        front: VecDeque<Bytes>,
-        // Frame after them that was read and is no piece of data.
+        // Bytes that were read.
+        front: Option<Bytes>,
+        // Place of these bytes.
+        buffered: Option<Share<ClientBytes>>,
+        // Frame after them that was read too.
         next: Option<Result<Frame<Bytes>, B::Error>>,
         refusal: OwnText,
         #[pin]
@@ -118,28 +120,27 @@ impl<B: Body> AnswerRest<B> {
 
 impl<B: Body> IdempotentAnswerBody<B> {
     pub(super) fn passed(body: B) -> Self {
-        Self { rest: Some(AnswerRest::Untouched { body }), ..Self::of(VecDeque::new()) }
-    }
-
-    pub(super) fn of(front: VecDeque<Bytes>) -> Self {
-        Self { front, next: None, refusal: OwnText::default(), rest: None }
+        Self { rest: Some(AnswerRest::Untouched { body }), ..Self::stored(Bytes::new()) }
     }
 
     pub(super) fn stored(body: Bytes) -> Self {
-        Self::of(Some(body).filter(|body| !body.is_empty()).into_iter().collect())
+        let front = Some(body).filter(|body| !body.is_empty());
+        Self { front, buffered: None, next: None, refusal: OwnText::default(), rest: None }
     }
 
     pub(super) fn refusal(refusal: OwnText) -> Self {
-        Self { refusal, ..Self::of(VecDeque::new()) }
+        Self { refusal, ..Self::stored(Bytes::new()) }
     }
 
-    /// Creates a body of pieces that were read, of a frame after them, and of the rest.
+    /// Creates a body of bytes that were read, of a frame after them, and of the rest.
     pub(super) fn partly(
-        front: VecDeque<Bytes>,
+        front: Bytes,
+        buffered: Share<ClientBytes>,
         next: Option<Result<Frame<Bytes>, B::Error>>,
         rest: Option<Pin<Box<B>>>,
     ) -> Self {
-        Self { next, rest: rest.map(|body| AnswerRest::Begun { body }), ..Self::of(front) }
+        let rest = rest.map(|body| AnswerRest::Begun { body });
+        Self { buffered: Some(buffered), next, rest, ..Self::stored(front) }
     }
 }
 
@@ -152,8 +153,9 @@ impl<B: Body<Data = Bytes>> Body for IdempotentAnswerBody<B> {
         if this.refusal.len() > 0 {
             return Poll::Ready(Some(Ok(Frame::data(this.refusal.take()))));
         }
-        if let Some(piece) = this.front.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        if let Some(front) = this.front.take() {
+            *this.buffered = None;
+            return Poll::Ready(Some(Ok(Frame::data(front))));
         }
         if let Some(next) = this.next.take() {
             return Poll::Ready(Some(next));
@@ -166,12 +168,12 @@ impl<B: Body<Data = Bytes>> Body for IdempotentAnswerBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_read = self.front.is_empty() && self.next.is_none() && self.refusal.len() == 0;
+        let is_read = self.front.is_none() && self.next.is_none() && self.refusal.len() == 0;
         is_read && self.rest.as_ref().is_none_or(AnswerRest::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let front: usize = self.front.iter().map(Bytes::len).sum::<usize>() + self.refusal.len();
+        let front = self.front.as_ref().map_or(0, Bytes::len) + self.refusal.len();
         let next = match &self.next {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             Some(Err(_)) | None => 0,

@@ -5,10 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderName, Method, StatusCode};
 
 use crate::{
+    error::ConfigError,
     head::RequestHead,
     identity::{Identify, Secret},
     key_value::{AfterLease, RecordStore},
     policy_name::PolicyName,
+    sync::ShareBounds,
 };
 
 /// Function that names the route of a request.
@@ -21,8 +23,8 @@ pub enum Replay {
     /// An answer from 500, an error or a panic frees the key, so that a retry runs the handler again. The default.
     #[default]
     Final,
-    /// An answer from 500 is stored and replayed, and a panic counts as carried out without an answer: for handlers that
-    /// must not run again after they have failed. An error of the service still frees the key.
+    /// An answer from 500 is stored and replayed. An error of the service or of its body, and a panic, count as carried out
+    /// without an answer: a duplicate is refused with 409. For handlers that must not run again after they have failed.
     EvenFailures,
 }
 
@@ -73,7 +75,23 @@ pub(super) struct IdempotencyConfig {
     pub(super) max_buffered: usize,
     pub(super) max_answer: usize,
     pub(super) body_timeout: Duration,
+    pub(super) answer_timeout: Duration,
     pub(super) max_detached: usize,
+}
+
+impl IdempotencyConfig {
+    /// Returns the bounds of the bytes that are held: one client has at most half, or what one request needs.
+    pub(super) fn buffer_bounds(&self) -> ShareBounds {
+        let half = ShareBounds::halved(self.max_buffered);
+        ShareBounds { each: half.each.max(self.max_body).max(self.max_answer), ..half }
+    }
+
+    /// Checks settings that depend on each other.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let is_valid = self.max_body <= self.max_buffered;
+        let must = format!("be at least {}, which is max_body", self.max_body);
+        ConfigError::require(is_valid, "max_buffered", &must, self.max_buffered)
+    }
 }
 
 impl fmt::Debug for IdempotencyConfig {

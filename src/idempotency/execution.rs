@@ -146,7 +146,8 @@ mod shared {
     ///
     /// It has no commit: dropped, it waits for the answer. An answer below 400 commits it, one from 400 to 499 rolls the
     /// handler's writes back and stores the answer, one from 500 on rolls all back and frees the key, as do an error, a
-    /// panic and a body that fails. An answer that is sent while the handler still has the transaction is replaced by 500.
+    /// panic and a body that fails; under [`EvenFailures`](crate::idempotency::Replay::EvenFailures) they roll back the
+    /// writes, and the key stays taken. An answer that is sent while the handler still has the transaction is replaced by 500.
     ///
     /// The handler must not end the transaction with a statement of its own. If it does, the record is completed after it,
     /// and no longer together with it.

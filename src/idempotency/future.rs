@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 
 use super::{
     body::IdempotentAnswerBody,
-    guarded_call::{AnswerOf, Progress},
-    state::{DetachedPlace, IdempotencyState},
+    guarded_call::AnswerOf,
+    state::{Background, ClientBytes, IdempotencyState, Progress},
 };
 
 pin_project! {
@@ -43,6 +43,7 @@ pub(super) type BoxedCall<B, E> = Pin<Box<dyn Future<Output = Result<AnswerOf<B>
 
 /// A call with a key, which goes on in a task when it is dropped.
 pub(super) struct DetachableCall<B: Body, E> {
+    /// Not here while it is polled, so that a panic of its own drops it.
     call: Option<BoxedCall<B, E>>,
     detach: Option<Detach<B, E>>,
 }
@@ -58,6 +59,7 @@ where
         call: BoxedCall<B, E>,
         progress: Arc<Progress>,
         state: Arc<IdempotencyState>,
+        client: ClientBytes,
         most: usize,
     ) -> Self {
         let runtime = Handle::try_current().ok();
@@ -65,7 +67,7 @@ where
             if !progress.begun.load(Relaxed) {
                 return; // nothing has happened
             }
-            let (Some(runtime), Some(place)) = (runtime, DetachedPlace::take(&state, most)) else { return };
+            let (Some(runtime), Some(place)) = (runtime, Background::handler(&state, client, most)) else { return };
             progress.hung_up.store(true, Relaxed);
             runtime.spawn(async move {
                 let _place = place;
@@ -78,9 +80,7 @@ where
 
 impl<B: Body, E> Drop for DetachableCall<B, E> {
     fn drop(&mut self) {
-        if let (Some(call), Some(detach)) = (self.call.take(), self.detach.take())
-            && !std::thread::panicking()
-        {
+        if let (Some(call), Some(detach)) = (self.call.take(), self.detach.take()) {
             detach(call);
         }
     }
@@ -116,9 +116,12 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             CallStateProjection::Guarded { call } => {
-                let polled = ready!(call.call.as_mut().expect("polled after completion").as_mut().poll(cx));
-                call.call = None;
-                Poll::Ready(polled)
+                let mut taken = call.call.take().expect("polled after completion");
+                let polled = taken.as_mut().poll(cx);
+                if polled.is_pending() {
+                    call.call = Some(taken);
+                }
+                polled
             }
         }
     }

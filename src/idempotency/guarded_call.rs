@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
@@ -25,28 +25,25 @@ use super::{
     key::Operation,
     operation_end::OperationEnd,
     read_body::{self, Unread},
-    state::{BufferedBytes, IdempotencyState, RunningRecord, WaitingPlace},
+    state::{Asker, ClientBytes, IdempotencyState, Progress, RunningRecord},
 };
 use crate::{
     head::RequestHead,
-    key_value::{Answer, Begun, Claim, MAX_TTL, OwnedRecord, Owner, RecordAbout},
+    key_value::{Answer, Begun, Claim, KeyValueErrorKind, MAX_TTL, OwnedRecord, Owner, RecordAbout},
     refusal::{Reason, Responder},
+    sync::{Share, ShareExceeded},
     time::Clock,
 };
 
-/// Wait that is told to a duplicate.
-const RETRY: Duration = Duration::from_secs(1);
+/// Wait that is told to a duplicate, and to a request for which there is no room.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(60);
 
-/// Time between two questions for an operation that runs in this process, and elsewhere.
-const ASK_HERE: Duration = Duration::from_secs(1);
-const ASK_ELSEWHERE: Duration = Duration::from_millis(50);
+/// Time between two questions of a duplicate that is woken when the operation ends.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Whether a call has to go on without its client, and whether it does.
-#[derive(Default)]
-pub(super) struct Progress {
-    pub(super) begun: AtomicBool,
-    pub(super) hung_up: AtomicBool,
-}
+/// Time between two questions for an operation that another process carries out. It doubles from one to the other.
+const ASK_ELSEWHERE: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 pub(super) type AnswerOf<B> = Response<IdempotentAnswerBody<B>>;
 
@@ -57,7 +54,7 @@ pub(super) struct GuardedCall<S, B> {
     pub(super) service: S,
     pub(super) request: Request<B>,
     pub(super) operation: Operation,
-    pub(super) buffered: BufferedBytes,
+    pub(super) buffered: Share<ClientBytes>,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -75,6 +72,14 @@ pub(super) fn refuse<B: Body>(
         *response.status_mut() = config.mismatch;
     }
     response.map(IdempotentAnswerBody::refusal)
+}
+
+/// Returns the reason of a refusal for want of room.
+pub(super) const fn no_room(exceeded: ShareExceeded) -> Reason {
+    match exceeded {
+        ShareExceeded::All => Reason::Capacity,
+        ShareExceeded::Each => Reason::ClientCapacity,
+    }
 }
 
 pub(super) fn count(tally: &AtomicU64) {
@@ -105,16 +110,21 @@ where
         let Self { config, state, mut service, request, operation, mut buffered, progress } = self;
         let (mut parts, body) = request.into_parts();
         let refused = |reason: Reason, parts: &Parts| {
-            let refusal = config.refusal(reason);
-            let waits = matches!(reason, Reason::OperationRunning | Reason::RecordsUnavailable);
-            let refusal = if waits { refusal.with_retry_after(RETRY) } else { refusal };
+            let refusal = config.refusal(reason).with_retry_after(match reason {
+                Reason::RecordsFull => RETRY_WHEN_FULL,
+                _ => RETRY, // told for reasons that pass
+            });
             Ok(refuse(&config, &state, refusal, &RequestHead::from(parts)))
         };
-        let (data, trailers) = match timeout(config.body_timeout, read_body::whole(body, buffered.length())).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(Unread::TooLong)) => return refused(Reason::BodyTooLong, &parts),
-            Ok(Err(Unread::Failed)) | Err(_) => return refused(Reason::BodyUnread, &parts),
-        };
+        let bounds = config.buffer_bounds();
+        let reserve = |length: usize| buffered.grow(length.saturating_sub(buffered.amount()), bounds);
+        let (data, trailers) =
+            match timeout(config.body_timeout, read_body::whole(body, config.max_body, reserve)).await {
+                Ok(Ok(read)) => read,
+                Ok(Err(Unread::TooLong)) => return refused(Reason::BodyTooLong, &parts),
+                Ok(Err(Unread::NoRoom(exceeded))) => return refused(no_room(exceeded), &parts),
+                Ok(Err(Unread::Failed)) | Err(_) => return refused(Reason::BodyUnread, &parts),
+            };
         buffered.shrink(data.len());
         let key = operation.key.clone();
         let claim = claim(&config, &parts, &data, operation);
@@ -123,7 +133,7 @@ where
         let mut running = match asked {
             StoreAnswer::Started { attempt } => {
                 let execution = IdempotentExecution::new(Arc::clone(&config.store), record.key, attempt, key);
-                Some((RunningRecord::new(&state, &config, record), execution))
+                Some((RunningRecord::new(&state, &config, &progress, buffered.key(), record), execution))
             }
             StoreAnswer::Unprotected => None,
             StoreAnswer::Refused(reason) => return refused(reason, &parts),
@@ -145,45 +155,58 @@ where
             parts.extensions.insert(execution.clone());
         }
         let request = Request::from_parts(parts, IdempotentBody::read(data, trailers));
+        let mut is_called = false;
         let work = async {
             poll_fn(|cx| service.poll_ready(cx)).await?;
+            is_called = true;
             service.call(request).await
         };
         let Some((running, execution)) = running else {
             return Ok(work.await?.map(IdempotentAnswerBody::passed));
         };
         count(&state.tallies.executed);
-        let mut end = OperationEnd { config: &config, state: &state, running, execution: &execution };
-        let answered = {
-            let mut overdue = pin!(execution.overdue());
-            let work = in_time(work, overdue.as_mut());
-            let answered = end.running.record.hold(work, None, || {}).await;
-            drop(buffered); // the handler has had its body
-            match answered {
-                Some(Ok(response)) => end.store_answer(response, overdue).await,
-                Some(Err(error)) => {
+        let mut overdue = pin!(execution.overdue());
+        let answered = running.record.hold(in_time(work, overdue.as_mut(), &progress), None, || {}).await;
+        buffered.shrink(0); // the handler has had its body
+        let (config, state, progress) = (&config, &state, &*progress);
+        let mut end = OperationEnd { config, state, progress, running, execution: &execution, buffered, bounds };
+        let reason = match answered {
+            Some(Ok(response)) => match end.store_answer(response, overdue).await {
+                Ok(response) => return Ok(response),
+                Err(reason) => reason,
+            },
+            Some(Err(error)) => {
+                if is_called {
+                    end.store_failure().await;
+                } else {
                     end.free().await;
-                    return Err(error);
                 }
-                None => Err(Reason::RecordsUnavailable),
+                return Err(error);
+            }
+            None => {
+                end.free().await;
+                Reason::RecordsUnavailable
             }
         };
-        match answered {
-            Ok(response) => Ok(response),
-            Err(reason) => {
-                end.free().await; // unless the end is stored, or settled otherwise
-                refused(reason, &Request::new(()).into_parts().0)
-            }
-        }
+        refused(reason, &Request::new(()).into_parts().0)
     }
 }
 
-/// Polls a future until its end, or until the transaction of the handler is overdue: then it is dropped.
-pub(super) async fn in_time<F: Future>(work: F, mut overdue: Pin<&mut impl Future>) -> Option<F::Output> {
+/// Polls code of the handler until its end, or until the transaction of the handler is overdue: then it is dropped.
+pub(super) async fn in_time<F: Future>(
+    work: F,
+    mut overdue: Pin<&mut impl Future>,
+    progress: &Progress,
+) -> Option<F::Output> {
     let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => overdue.as_mut().poll(cx).map(|_| None),
+    poll_fn(|cx| {
+        progress.in_handler.store(true, Relaxed); // and stays if it panics
+        let polled = work.as_mut().poll(cx);
+        progress.in_handler.store(false, Relaxed);
+        match polled {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => overdue.as_mut().poll(cx).map(|_| None),
+        }
     })
     .await
 }
@@ -220,9 +243,10 @@ async fn ask(
         OnRunning::Refuse => None,
         OnRunning::Wait(time) => Some(Instant::now() + time.min(MAX_TTL)),
     };
-    let mut place = None;
+    let (mut place, mut asker) = (None, None);
+    let [mut pause, longest_pause] = ASK_ELSEWHERE;
     loop {
-        let running = state.running(&claim.key);
+        let running = state.running(&claim.key).filter(|_| asker.is_none());
         // Registered before the store is asked, so that no end is missed.
         let mut ended = pin!(running.as_ref().map(|call| call.ended.notified()));
         if let Some(ended) = ended.as_mut().as_pin_mut() {
@@ -244,6 +268,7 @@ async fn ask(
             Ok(Begun::Mismatch) => return StoreAnswer::Refused(Reason::IdempotencyKeyReused),
             Ok(Begun::Running { .. }) => {}
             Err(_) if config.on_store_failure == OnStoreFailure::PassUnprotected => return StoreAnswer::Unprotected,
+            Err(error) if error.kind() == KeyValueErrorKind::Full => return StoreAnswer::Refused(Reason::RecordsFull),
             Err(_) => return StoreAnswer::Refused(Reason::RecordsUnavailable),
         }
         let now = Instant::now();
@@ -251,16 +276,22 @@ async fn ask(
             return StoreAnswer::Refused(Reason::OperationRunning);
         };
         if place.is_none() {
-            place = WaitingPlace::take(state, claim.key);
+            place = state.wait(claim.key);
         }
         if place.is_none() {
             return StoreAnswer::Refused(Reason::OperationRunning);
         }
-        let ask = if running.is_some() { ASK_HERE } else { ASK_ELSEWHERE };
-        let wait = ask.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline - now);
-        match ended.as_pin_mut() {
-            Some(ended) => drop(timeout(wait, ended).await),
-            None => sleep(wait).await,
+        let jittered = |time: Duration| time.mul_f64(0.75 + fastrand::f64() / 2.0).min(deadline - now);
+        if let Some(ended) = ended.as_pin_mut() {
+            let _ = timeout(jittered(ASK_AGAIN), ended).await;
+            continue;
         }
+        if asker.is_none() {
+            asker = Asker::of(state, claim.key);
+        }
+        if asker.is_some() {
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(longest_pause);
+        } // else another call has come in between, and wakes this one
     }
 }

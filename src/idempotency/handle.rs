@@ -47,9 +47,11 @@ pub struct IdempotencyCounts {
     pub lost: u64,
     /// Answers that the store did not take when the handler had run. It is tried again in the background.
     pub not_stored: u64,
+    /// Operations that were carried out and whose answer is not replayed: it was a stream, too long, or without room.
+    pub not_retained: u64,
     /// Handlers that run without their client at present.
     pub detached: usize,
-    /// Bytes of bodies that are held at present.
+    /// Bytes of bodies and answers that are held at present.
     pub buffered: usize,
 }
 
@@ -58,14 +60,14 @@ impl IdempotencyHandle {
         Self { config, state }
     }
 
-    /// Waits until no handler runs without its client, for at most `time`; returns whether none does. Call it after the
-    /// server's shutdown: the outcome of a handler that is cut off is unknown.
+    /// Waits until no handler runs without its client, and all ends are stored, for at most `time`; returns whether that is so.
+    /// Call it after the server's shutdown: the outcome of a handler that is cut off is unknown.
     pub async fn drain(&self, time: Duration) -> bool {
         let ended = async {
             loop {
                 let mut idle = std::pin::pin!(self.state.idle.notified());
                 idle.as_mut().enable();
-                if self.state.detached() == 0 {
+                if self.state.is_idle() {
                     return;
                 }
                 idle.await;
@@ -118,8 +120,9 @@ impl IdempotencyHandle {
             refused: tallies.refused.load(Relaxed),
             lost: tallies.lost.load(Relaxed),
             not_stored: tallies.not_stored.load(Relaxed),
+            not_retained: tallies.not_retained.load(Relaxed),
             detached: self.state.detached(),
-            buffered: self.state.buffered(),
+            buffered: self.state.buffered.used(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Keys of requests, and the digests of their operations.
 
-use http::{HeaderMap, HeaderName, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    request::Parts,
+};
 
 use super::config::IdempotencyConfig;
 use crate::{
@@ -93,17 +97,20 @@ impl IdempotencyConfig {
         Ok(Operation { record, client, client_digest, route, key })
     }
 
-    /// Returns the digest of everything that a duplicate must repeat.
+    /// Returns the digest of everything that a duplicate must repeat. The host is none of it: a client may retry at another
+    /// one.
     pub(super) fn fingerprint(&self, parts: &Parts, body: &[u8]) -> [u8; 16] {
         let query = parts.uri.query();
-        let kind = parts.headers.get(CONTENT_TYPE);
-        let content: [&[u8]; 7] = [
+        let [kind, encoding] = [CONTENT_TYPE, CONTENT_ENCODING].map(|name| parts.headers.get(name));
+        let content: [&[u8]; 9] = [
             parts.method.as_str().as_bytes(),
             parts.uri.path().as_bytes(),
             &[u8::from(query.is_some())],
             query.unwrap_or_default().as_bytes(),
             &[u8::from(kind.is_some())],
             kind.map_or(&[], |kind| kind.as_bytes()),
+            &[u8::from(encoding.is_some())],
+            encoding.map_or(&[], |encoding| encoding.as_bytes()),
             body,
         ];
         self.digester().digest("idempotent content", content).to_bytes()

@@ -69,6 +69,7 @@ impl IdempotencyLayer {
             max_buffered: 64 << 20,
             max_answer,
             body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(10),
             max_detached: 1_024,
         };
         Self { config: Arc::new(config), state: Arc::default() }
@@ -103,7 +104,7 @@ impl IdempotencyLayer {
         self.with(|config| config.header = header)
     }
 
-    /// Refuses requests without a key with 400; by default they pass unprotected.
+    /// Refuses requests without a key with 400; by default they pass unprotected. Then gRPC calls need a key too.
     #[must_use]
     pub fn required(self) -> Self {
         self.with(|config| config.required = true)
@@ -223,11 +224,14 @@ impl IdempotencyLayer {
         self.with(|config| config.max_body = bytes)
     }
 
-    /// Sets the greatest number of bytes of all bodies that are read or held; default 64 MiB. A request beyond it is refused
-    /// with 503. A body of unknown length counts with [`max_body`](Self::max_body).
+    /// Sets the greatest number of bytes of all bodies of requests and answers that are held; default 64 MiB. A request beyond
+    /// it is refused with 503, and an answer beyond it is passed on and not retained.
+    ///
+    /// One client has at most half of it, but at least the room of one request: beyond that it is refused with 429. A body
+    /// counts with its length from the beginning, and one of unknown length with what has arrived.
     ///
     /// # Panics
-    /// If it is 0.
+    /// If it is 0. [`layer`](Layer::layer) panics if it is less than [`max_body`](Self::max_body).
     #[must_use]
     #[track_caller]
     pub fn max_buffered(self, bytes: usize) -> Self {
@@ -260,8 +264,21 @@ impl IdempotencyLayer {
         self.with(|config| config.body_timeout = timeout)
     }
 
-    /// Sets the greatest number of handlers that run on after their client hung up; default 1,024. One more is dropped in
-    /// the middle, as without this layer; then [`after_lease`](Self::after_lease) decides.
+    /// Sets the time in which the body of an answer must end; default 10 s. A slower one is a stream: it is passed on as it
+    /// comes, and not retained. If the client has hung up, there is no such bound.
+    ///
+    /// # Panics
+    /// If it is zero or above ten years.
+    #[must_use]
+    #[track_caller]
+    pub fn answer_timeout(self, timeout: Duration) -> Self {
+        ConfigError::or_panic(setting("answer_timeout", timeout));
+        self.with(|config| config.answer_timeout = timeout)
+    }
+
+    /// Sets the greatest number of handlers that run on after their client hung up; default 1,024. One client has at most
+    /// half of them. One more is dropped in the middle, as without this layer; then [`after_lease`](Self::after_lease)
+    /// decides.
     #[must_use]
     pub fn max_detached(self, handlers: usize) -> Self {
         self.with(|config| config.max_detached = handlers)
@@ -281,9 +298,11 @@ impl<S> Layer<S> for IdempotencyLayer {
     ///
     /// # Panics
     /// If the clients of the identity may share it or claim that of others, unless
-    /// [`accept_unverified`](IdempotencyLayer::accept_unverified) is set.
+    /// [`accept_unverified`](IdempotencyLayer::accept_unverified) is set; and if
+    /// [`max_body`](IdempotencyLayer::max_body) is above [`max_buffered`](IdempotencyLayer::max_buffered).
     #[track_caller]
     fn layer(&self, inner: S) -> Self::Service {
+        ConfigError::or_panic(self.config.check());
         let guarantees = self.config.identity.guarantees();
         assert!(
             self.config.accept_unverified || guarantees.verified && guarantees.personal,

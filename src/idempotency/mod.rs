@@ -37,12 +37,20 @@
 //! # Outcomes
 //! | end of the handler | record |
 //! |---|---|
-//! | answer below 500, but for those of the next row | stored, and replayed for 24 h |
-//! | 401, 403, 408, 413, 429; a [`Refusal`](crate::Refusal) of a layer further in | the key is free |
+//! | answer below 500, but for those of the next rows | stored, and replayed for 24 h |
+//! | 401, 403, 408, 413, 421, 425, 429; a [`Refusal`](crate::Refusal) of a layer further in | the key is free |
 //! | answer from 500, error of the service, error of the body, panic | the key is free; see [`Replay`] |
-//! | event stream, trailers, body over the cap, upgrade | carried out, answer not retained: a duplicate is refused with 409 |
+//! | stream, trailers, body over the [cap](IdempotencyLayer::max_answer) or [too slow](IdempotencyLayer::answer_timeout), upgrade, no room in the store | carried out, answer not retained: a duplicate is refused with 409 |
 //! | the client hangs up | the handler runs on in a task, and its answer is stored |
 //! | the process ends | outcome unknown: a duplicate is refused with 409; see [`IdempotencyLayer::after_lease`] |
+//!
+//! Streams are known by their content type: `text/event-stream`, `multipart/x-mixed-replace`, `application/x-ndjson`,
+//! `application/ndjson`, `application/json-seq` and `application/stream+json`.
+//!
+//! # The store
+//! A call of the store is given up after the lease, but not before 5 s and at the latest after 30 s. While no record can be
+//! begun, [`OnStoreFailure`] decides. An answer that cannot be stored is given all the same, and stored in the background for
+//! as long as the store may come back soon.
 //!
 //! # Transactions
 //! Over a store in SQL a handler may write in a transaction that is committed together with the record: see

@@ -1,6 +1,10 @@
 //! The end of an operation: its answer is stored, alone or with the handler's transaction, or its key is freed.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use http::Response;
@@ -10,58 +14,93 @@ use tokio::time::sleep;
 use super::{
     answer::{self, Fate},
     body::IdempotentAnswerBody,
-    config::IdempotencyConfig,
+    config::{IdempotencyConfig, Replay},
     execution::{AtEnd, IdempotentExecution},
     guarded_call::{AnswerOf, count, in_time},
     read_body::{self, AnswerEnd},
-    state::{DetachedPlace, IdempotencyState, RunningRecord},
+    state::{ClientBytes, IdempotencyState, Progress, RunningRecord},
 };
 use crate::{
     key_value::{Answer, Committed, Completion, Finished, OpenTransaction, OwnedRecord},
     refusal::Reason,
+    sync::{Share, ShareBounds},
 };
-
-/// Attempts to store an end after the answer was sent, and the wait before the first, which doubles.
-const STORE_ATTEMPTS: u32 = 8;
-const STORE_WAIT: Duration = Duration::from_millis(500);
 
 /// A running operation whose handler has answered or failed.
 pub(super) struct OperationEnd<'a> {
     pub(super) config: &'a Arc<IdempotencyConfig>,
     pub(super) state: &'a Arc<IdempotencyState>,
+    pub(super) progress: &'a Progress,
     pub(super) running: RunningRecord,
     pub(super) execution: &'a IdempotentExecution,
+    /// Bytes of the answer that are held.
+    pub(super) buffered: Share<ClientBytes>,
+    pub(super) bounds: ShareBounds,
 }
 
 impl OperationEnd<'_> {
     /// Stores the answer of the handler, and returns it; or the reason why the client gets a refusal.
     pub(super) async fn store_answer<ResB: Body<Data = Bytes>>(
-        &mut self,
+        mut self,
         response: Response<ResB>,
         overdue: Pin<&mut impl Future>,
     ) -> Result<AnswerOf<ResB>, Reason> {
         let (head, body) = response.into_parts();
         let is_undone = head.status.is_client_error() || head.status.is_server_error();
-        let fate = answer::fate(&head, self.config.replay);
+        let (fate, fields) = answer::fate(&head, self.config);
         if fate != Fate::Retained {
-            self.finish((fate == Fate::NotRetained).then_some(Completion::NotRetained), is_undone).await?;
+            let completion = (fate == Fate::NotRetained).then_some(Completion::NotRetained);
+            self.finish_or_free(completion, is_undone).await?;
             return Ok(Response::from_parts(head, IdempotentAnswerBody::passed(body)));
         }
         let mut body = Box::pin(body);
-        let fields = answer::encode(&head.headers, &self.config.replayed_headers);
-        let most = self.config.max_answer.saturating_sub(fields.len());
-        let read = in_time(read_body::answer(body.as_mut(), most), overdue);
-        let (pieces, end) = self.running.record.hold(read, None, || {}).await.ok_or(Reason::RecordsUnavailable)?;
+        let most = self.config.max_answer - fields.len();
+        let overdue_answer = async {
+            sleep(self.config.answer_timeout).await;
+            if self.progress.hung_up.load(Relaxed) {
+                pending().await // its client does not wait for it
+            }
+        };
+        let reserve = |more| self.buffered.grow(more, self.bounds).is_ok();
+        let read = read_body::answer(body.as_mut(), most, overdue_answer, reserve);
+        let read = in_time(read, overdue, self.progress);
+        let read = self.running.record.hold(read, None, || {}).await;
+        let Some((front, end)) = read else {
+            self.free().await;
+            return Err(Reason::RecordsUnavailable);
+        };
         let (completion, next, rest) = match end {
             AnswerEnd::Whole => {
-                let answer = Answer { status: head.status.as_u16(), fields, body: read_body::joined(&pieces) };
+                let answer = Answer { status: head.status.as_u16(), fields, body: front.clone() };
                 (Some(Completion::Answered(answer)), None, None)
             }
             AnswerEnd::Beyond(frame) => (Some(Completion::NotRetained), frame.map(Ok), Some(body)),
-            AnswerEnd::Failed(error) => (None, Some(Err(error)), None),
+            AnswerEnd::Failed(error) => (self.after_failure(), Some(Err(error)), None),
         };
-        self.finish(completion, is_undone).await?;
-        Ok(Response::from_parts(head, IdempotentAnswerBody::partly(pieces, next, rest)))
+        let is_undone = is_undone || matches!(next, Some(Err(_)));
+        self.finish_or_free(completion, is_undone).await?;
+        self.buffered.shrink(front.len());
+        Ok(Response::from_parts(head, IdempotentAnswerBody::partly(front, self.buffered, next, rest)))
+    }
+
+    /// Stores the end of an operation whose handler has failed without an answer.
+    pub(super) async fn store_failure(mut self) {
+        let completion = self.after_failure();
+        let _ = self.finish_or_free(completion, true).await; // the client gets the error
+    }
+
+    /// Returns the end of an operation whose handler has failed without an answer; `None` if its key is free then.
+    fn after_failure(&self) -> Option<Completion> {
+        (self.config.replay == Replay::EvenFailures).then_some(Completion::NotRetained)
+    }
+
+    /// Stores the end as [`finish`](Self::finish) does, and frees the key if that is refused.
+    async fn finish_or_free(&mut self, completion: Option<Completion>, undo: bool) -> Result<(), Reason> {
+        let finished = self.finish(completion, undo).await;
+        if finished.is_err() {
+            self.free().await; // unless the end is settled otherwise
+        }
+        finished
     }
 
     /// Stores the end of the operation; without a completion its key is free. Under `undo` the handler's writes are rolled
@@ -87,15 +126,15 @@ impl OperationEnd<'_> {
 
     /// Stores the end without a transaction. The answer is given also if the store fails: the handler has run.
     async fn complete(&mut self, completion: Completion) {
-        let record = &self.running.record;
-        let finished = record.hold(record.finish(&completion, self.config.life), None, || {}).await;
+        let finished = self.running.record.finish(&completion, self.config.life).await;
         self.running.settle();
         match finished {
-            Finished::Stored { .. } => {}
+            Finished::Stored { retained: true } => {}
+            Finished::Stored { retained: false } => count(&self.state.tallies.not_retained),
             Finished::Lost => count(&self.state.tallies.lost),
             Finished::Failed => {
                 count(&self.state.tallies.not_stored);
-                self.complete_later(completion);
+                self.running.complete_detached(completion);
             }
         }
     }
@@ -104,8 +143,15 @@ impl OperationEnd<'_> {
     async fn commit(&mut self, transaction: OpenTransaction, completion: Completion, undo: bool) -> Result<(), Reason> {
         let OwnedRecord { store, key, owner, .. } = self.running.record.clone();
         let Some(transactions) = store.transactions() else { return Err(Reason::TransactionKept) };
-        match transactions.commit_transaction(transaction, undo, &key, &owner, &completion, self.config.life).await {
-            Ok(Committed::Stored) => drop(self.running.settle()),
+        let life = self.config.life;
+        let commit = transactions.commit_transaction(transaction, undo, &key, &owner, &completion, life);
+        match self.running.record.in_time(commit).await {
+            Ok(Committed::Stored) => {
+                self.running.settle();
+                if completion == Completion::NotRetained {
+                    count(&self.state.tallies.not_retained);
+                }
+            }
             Ok(Committed::EndedByHandler) => self.complete(completion).await,
             Ok(Committed::Lost) => {
                 self.running.settle();
@@ -129,27 +175,11 @@ impl OperationEnd<'_> {
         if let (AtEnd::Open(transaction), Some(transactions)) =
             (self.execution.close(), self.running.record.store.transactions())
         {
-            let _ = transactions.roll_back_transaction(transaction).await; // else its connection is closed
+            let roll_back = transactions.roll_back_transaction(transaction);
+            let _ = self.running.record.in_time(roll_back).await; // else its connection is closed
         }
         if self.running.settle() {
             self.running.record.abandon().await;
         }
-    }
-
-    /// Stores the end in the background, for as long as the store may come back soon. At most as many at once as handlers
-    /// run without a client.
-    fn complete_later(&self, completion: Completion) {
-        let Some(place) = DetachedPlace::take(self.state, self.config.max_detached) else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (record, life) = (self.running.record.clone(), self.config.life);
-        runtime.spawn(async move {
-            let _place = place;
-            for attempt in 0..STORE_ATTEMPTS {
-                record.hold(sleep(STORE_WAIT * (1 << attempt)), None, || {}).await;
-                if !matches!(record.finish(&completion, life).await, Finished::Failed) {
-                    return;
-                }
-            }
-        });
     }
 }

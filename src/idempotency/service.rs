@@ -15,19 +15,21 @@ use super::{
     body::IdempotentBody,
     config::IdempotencyConfig,
     future::{DetachableCall, IdempotencyFuture},
-    guarded_call::{GuardedCall, Progress, refuse},
+    guarded_call::{GuardedCall, RETRY, no_room, refuse},
     key::{self, Operation},
-    state::{BufferedBytes, IdempotencyState},
+    state::{ClientBytes, IdempotencyState, Progress},
 };
 use crate::{
     head::RequestHead,
     refusal::{Reason, Refusal, Wire},
+    sync::Share,
 };
 
 /// A service behind an [`IdempotencyLayer`](super::IdempotencyLayer).
 ///
 /// A request with a key is called on a clone of the inner service, once its record is begun: a duplicate that waits holds no
-/// reservation of the inner service. Other requests are called on the service that was polled ready.
+/// reservation of the inner service. Other requests are called on the service that was polled ready. Also a replay waits
+/// until the inner service is ready: put a limit of concurrency into the handler's router, or shed load in front of this layer.
 #[derive(Clone)]
 pub struct IdempotencyService<S> {
     inner: S,
@@ -45,7 +47,7 @@ impl<S> IdempotencyService<S> {
 enum HeadDecision {
     Pass,
     Refuse(Refusal),
-    Guard(Operation, BufferedBytes),
+    Guard(Operation, Share<ClientBytes>),
 }
 
 impl<S> IdempotencyService<S> {
@@ -53,8 +55,8 @@ impl<S> IdempotencyService<S> {
     fn decide(&self, head: &RequestHead<'_>, known: Option<u64>) -> HeadDecision {
         let config = &*self.config;
         // Not by the field `Upgrade`: clients that offer HTTP/2 over plain text send it with each request.
-        if !config.methods.contains(head.method) || Wire::of(head) != Wire::Http {
-            return HeadDecision::Pass;
+        if !config.methods.contains(head.method) || Wire::of(head) != Wire::Http && !config.required {
+            return HeadDecision::Pass; // under `required` no content type leads past the key
         }
         let key = match key::read(head.headers, &config.header) {
             Ok(Some(key)) => key,
@@ -70,12 +72,10 @@ impl<S> IdempotencyService<S> {
             Ok(operation) => operation,
             Err(refusal) => return HeadDecision::Refuse(refusal),
         };
-        let bytes = known.or(declared).unwrap_or(config.max_body);
-        match BufferedBytes::take(&self.state, bytes, config.max_buffered) {
-            Some(buffered) => HeadDecision::Guard(operation, buffered),
-            None => HeadDecision::Refuse(
-                config.refusal(Reason::Capacity).with_retry_after(std::time::Duration::from_secs(1)),
-            ),
+        let (client, bytes) = (operation.client_digest.to_bytes(), known.or(declared).unwrap_or(0));
+        match self.state.buffered.take(client, bytes, config.buffer_bounds()) {
+            Ok(buffered) => HeadDecision::Guard(operation, buffered),
+            Err(exceeded) => HeadDecision::Refuse(config.refusal(no_room(exceeded)).with_retry_after(RETRY)),
         }
     }
 }
@@ -116,9 +116,9 @@ where
         };
         let (config, state) = (Arc::clone(&self.config), Arc::clone(&self.state));
         let (progress, most) = (Arc::<Progress>::default(), config.max_detached);
-        let (service, of_drop) = (self.inner.clone(), (Arc::clone(&progress), Arc::clone(&state)));
-        let call = GuardedCall { config, state, service, request, operation, buffered, progress };
-        IdempotencyFuture::guarded(DetachableCall::new(Box::pin(call.run()), of_drop.0, of_drop.1, most))
+        let (service, of_drop) = (self.inner.clone(), (Arc::clone(&progress), Arc::clone(&state), buffered.key()));
+        let call = Box::pin(GuardedCall { config, state, service, request, operation, buffered, progress }.run());
+        IdempotencyFuture::guarded(DetachableCall::new(call, of_drop.0, of_drop.1, of_drop.2, most))
     }
 }
 

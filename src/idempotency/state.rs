@@ -2,28 +2,37 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 
 use super::config::{IdempotencyConfig, Replay};
-use crate::key_value::{AfterLease, OwnedRecord, RecordKey};
+use crate::{
+    key_value::{AfterLease, Completion, OwnedRecord, RecordKey},
+    sync::{Share, ShareBounds, Shares},
+};
 
 /// Duplicates that wait for one key, and for all.
-const WAITING_FOR_ONE: usize = 64;
-const WAITING: usize = 4_096;
+const WAITING: ShareBounds = ShareBounds { all: 4_096, each: 64 };
+
+/// Ends that are stored in the background at once.
+const STORING: usize = 1_024;
+
+/// Digest of a client.
+pub(super) type ClientBytes = [u8; 16];
 
 /// State that the services of a layer share.
 #[derive(Default)]
 pub(super) struct IdempotencyState {
     running: DashMap<RecordKey, Arc<RunningCall>>,
-    waiting: AtomicUsize,
-    waiting_by_key: DashMap<RecordKey, usize>,
-    buffered: AtomicUsize,
-    detached: AtomicUsize,
-    /// Notified when no handler runs without a client.
+    waiting: Arc<Shares<RecordKey>>,
+    /// Bytes of bodies and answers.
+    pub(super) buffered: Arc<Shares<ClientBytes>>,
+    detached: Arc<Shares<ClientBytes>>,
+    storing: Arc<Shares<ClientBytes>>,
+    /// Notified when a handler without a client has ended, or an end is stored.
     pub(super) idle: Notify,
     pub(super) tallies: Tallies,
 }
@@ -36,28 +45,13 @@ pub(super) struct Tallies {
     pub(super) refused: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) not_stored: AtomicU64,
+    pub(super) not_retained: AtomicU64,
 }
 
-/// A call that runs in this process.
+/// A call that runs in this process, or a duplicate that asks the store for others too.
 #[derive(Default)]
 pub(super) struct RunningCall {
     pub(super) ended: Notify,
-}
-
-/// Counts up to a bound; counts down when it is dropped.
-struct BoundedCount<'a>(&'a AtomicUsize, usize);
-
-impl<'a> BoundedCount<'a> {
-    fn take(counter: &'a AtomicUsize, more: usize, most: usize) -> Option<Self> {
-        let sum = |used: usize| used.checked_add(more).filter(|sum| *sum <= most);
-        counter.fetch_update(Relaxed, Relaxed, sum).ok().map(|_| Self(counter, more))
-    }
-}
-
-impl Drop for BoundedCount<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
-    }
 }
 
 impl IdempotencyState {
@@ -68,136 +62,141 @@ impl IdempotencyState {
 
     /// Returns the number of handlers that run without a client.
     pub(super) fn detached(&self) -> usize {
-        self.detached.load(Relaxed)
+        self.detached.used()
     }
 
-    /// Returns the number of bytes of bodies that are held.
-    pub(super) fn buffered(&self) -> usize {
-        self.buffered.load(Relaxed)
+    /// Returns whether no handler runs without a client, and no end is stored in the background.
+    pub(super) fn is_idle(&self) -> bool {
+        self.detached.used() == 0 && self.storing.used() == 0
+    }
+
+    /// Takes the place of a duplicate that waits; `None` if all are taken, or all of the key.
+    pub(super) fn wait(&self, key: RecordKey) -> Option<Share<RecordKey>> {
+        self.waiting.take(key, 1, WAITING).ok()
+    }
+
+    fn remove(&self, key: RecordKey, call: &Arc<RunningCall>) {
+        if let Entry::Occupied(present) = self.running.entry(key)
+            && Arc::ptr_eq(present.get(), call)
+        {
+            present.remove();
+        }
+        call.ended.notify_waiters();
     }
 }
 
-/// Place of a duplicate that waits.
-pub(super) struct WaitingPlace {
+/// Work without a client: a handler, or an end that is stored.
+pub(super) struct Background {
+    state: Arc<IdempotencyState>,
+    share: Option<Share<ClientBytes>>,
+}
+
+impl Background {
+    /// Takes the place of a handler; `None` if all are taken, or all of its client.
+    pub(super) fn handler(state: &Arc<IdempotencyState>, client: ClientBytes, most: usize) -> Option<Self> {
+        Self::of(state, state.detached.take(client, 1, ShareBounds::halved(most)).ok())
+    }
+
+    fn end(state: &Arc<IdempotencyState>, client: ClientBytes) -> Option<Self> {
+        Self::of(state, state.storing.take(client, 1, ShareBounds::halved(STORING)).ok())
+    }
+
+    fn of(state: &Arc<IdempotencyState>, share: Option<Share<ClientBytes>>) -> Option<Self> {
+        share.map(|share| Self { state: Arc::clone(state), share: Some(share) })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.share = None;
+        if self.state.is_idle() {
+            self.state.idle.notify_waiters();
+        }
+    }
+}
+
+/// A duplicate that asks the store for an operation which another process carries out. Other duplicates in this process wait
+/// for it.
+pub(super) struct Asker {
     state: Arc<IdempotencyState>,
     key: RecordKey,
+    call: Arc<RunningCall>,
 }
 
-impl WaitingPlace {
-    /// Takes a place; `None` if all are taken, or all of the key.
-    pub(super) fn take(state: &Arc<IdempotencyState>, key: RecordKey) -> Option<Self> {
-        let all = BoundedCount::take(&state.waiting, 1, WAITING)?;
-        let mut of_key = state.waiting_by_key.entry(key).or_insert(0);
-        if *of_key >= WAITING_FOR_ONE {
-            return None;
-        }
-        *of_key += 1;
-        std::mem::forget(all); // given back by the drop of this place
-        Some(Self { state: Arc::clone(state), key })
+impl Asker {
+    /// Returns the asker of a key; `None` if another call of this process runs or asks.
+    pub(super) fn of(state: &Arc<IdempotencyState>, key: RecordKey) -> Option<Self> {
+        let Entry::Vacant(vacant) = state.running.entry(key) else { return None };
+        let call = Arc::clone(&vacant.insert(Arc::default()));
+        Some(Self { state: Arc::clone(state), key, call })
     }
 }
 
-impl Drop for WaitingPlace {
+impl Drop for Asker {
     fn drop(&mut self) {
-        drop(BoundedCount(&self.state.waiting, 1));
-        if let Entry::Occupied(mut of_key) = self.state.waiting_by_key.entry(self.key) {
-            *of_key.get_mut() -= 1;
-            if *of_key.get() == 0 {
-                of_key.remove();
-            }
-        }
+        self.state.remove(self.key, &self.call);
     }
 }
 
-/// Bytes of a body that are held.
-pub(super) struct BufferedBytes {
-    state: Arc<IdempotencyState>,
-    bytes: usize,
-}
-
-impl BufferedBytes {
-    /// Takes room for a body; `None` if there is none.
-    pub(super) fn take(state: &Arc<IdempotencyState>, bytes: usize, most: usize) -> Option<Self> {
-        std::mem::forget(BoundedCount::take(&state.buffered, bytes, most)?); // given back by the drop of these bytes
-        Some(Self { state: Arc::clone(state), bytes })
-    }
-
-    /// Returns the number of bytes, which is the greatest length of the body.
-    pub(super) const fn length(&self) -> usize {
-        self.bytes
-    }
-
-    /// Gives back what a body of this length does not need.
-    pub(super) fn shrink(&mut self, length: usize) {
-        if let Some(less) = self.bytes.checked_sub(length) {
-            self.bytes = length;
-            self.state.buffered.fetch_sub(less, Relaxed);
-        }
-    }
-}
-
-impl Drop for BufferedBytes {
-    fn drop(&mut self) {
-        drop(BoundedCount(&self.state.buffered, self.bytes));
-    }
-}
-
-/// A handler that runs without a client.
-pub(super) struct DetachedPlace(Arc<IdempotencyState>);
-
-impl DetachedPlace {
-    /// Takes a place; `None` if all are taken.
-    pub(super) fn take(state: &Arc<IdempotencyState>, most: usize) -> Option<Self> {
-        std::mem::forget(BoundedCount::take(&state.detached, 1, most)?); // given back by the drop of this place
-        Some(Self(Arc::clone(state)))
-    }
-}
-
-impl Drop for DetachedPlace {
-    fn drop(&mut self) {
-        if self.0.detached.fetch_sub(1, Relaxed) == 1 {
-            self.0.idle.notify_waiters();
-        }
-    }
+/// Progress of a call, which decides what becomes of it when it is dropped.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Whether the record may be this call's.
+    pub(super) begun: AtomicBool,
+    /// Whether the call goes on without its client.
+    pub(super) hung_up: AtomicBool,
+    /// Whether the code of the handler is on the stack. A call that is dropped then is dropped by its panic.
+    pub(super) in_handler: AtomicBool,
 }
 
 /// A record that this process has begun, until its end is stored. Dropped before, it is left to its lease or abandoned.
 pub(super) struct RunningRecord {
     state: Arc<IdempotencyState>,
+    config: Arc<IdempotencyConfig>,
+    progress: Arc<Progress>,
+    client: ClientBytes,
     call: Arc<RunningCall>,
     pub(super) record: OwnedRecord,
-    /// Whether the handler may run again after it was dropped, and after a panic.
-    may_rerun: bool,
-    may_rerun_after_panic: bool,
     is_settled: bool,
 }
 
 impl RunningRecord {
-    pub(super) fn new(state: &Arc<IdempotencyState>, config: &IdempotencyConfig, record: OwnedRecord) -> Self {
+    pub(super) fn new(
+        state: &Arc<IdempotencyState>,
+        config: &Arc<IdempotencyConfig>,
+        progress: &Arc<Progress>,
+        client: ClientBytes,
+        record: OwnedRecord,
+    ) -> Self {
         let call = Arc::new(RunningCall::default());
         state.running.insert(record.key, Arc::clone(&call)); // in place of an owner that was late
-        let may_rerun = config.after_lease == AfterLease::Rerun;
-        let may_rerun_after_panic = may_rerun || config.replay == Replay::Final;
-        Self { state: Arc::clone(state), call, record, may_rerun, may_rerun_after_panic, is_settled: false }
+        let (state, config, progress) = (Arc::clone(state), Arc::clone(config), Arc::clone(progress));
+        Self { state, config, progress, client, call, record, is_settled: false }
     }
 
     /// Says that the end is stored, or cannot be; returns whether this is the first time.
     pub(super) fn settle(&mut self) -> bool {
         !std::mem::replace(&mut self.is_settled, true)
     }
+
+    /// Stores an end in the background, for as long as the store may come back soon, if not too many are stored already.
+    pub(super) fn complete_detached(&self, completion: Completion) {
+        if let Some(place) = Background::end(&self.state, self.client) {
+            self.record.clone().finish_detached(completion, self.config.life, place);
+        }
+    }
 }
 
 impl Drop for RunningRecord {
     fn drop(&mut self) {
-        if let Entry::Occupied(present) = self.state.running.entry(self.record.key)
-            && Arc::ptr_eq(present.get(), &self.call)
-        {
-            present.remove();
+        if self.settle() {
+            let has_panicked = self.progress.in_handler.load(Relaxed);
+            match (has_panicked, self.config.replay, self.config.after_lease) {
+                (true, Replay::EvenFailures, _) => self.complete_detached(Completion::NotRetained),
+                (true, Replay::Final, _) | (false, _, AfterLease::Rerun) => self.record.clone().abandon_detached(),
+                (false, _, AfterLease::Hold) => {}
+            }
         }
-        let may_rerun = if std::thread::panicking() { self.may_rerun_after_panic } else { self.may_rerun };
-        if !self.is_settled && may_rerun {
-            self.record.clone().abandon_detached();
-        }
-        self.call.ended.notify_waiters();
+        self.state.remove(self.record.key, &self.call);
     }
 }

@@ -57,7 +57,7 @@ pub struct Executed {
     /// Whether an earlier call has carried the operation out.
     pub replayed: bool,
     /// Whether later calls get the answer. `false` if the store had no room for it, or failed when the operation had been
-    /// carried out.
+    /// carried out; then it is stored in the background, for as long as the store may come back soon.
     pub retained: bool,
 }
 
@@ -200,8 +200,11 @@ impl IdempotentExecutor {
         match record.hold(operation(), None, || {}).await {
             Ok(answer) => {
                 let completion = Completion::Answered(answer.clone());
-                let retained =
-                    matches!(record.finish(&completion, self.life).await, Finished::Stored { retained: true });
+                let finished = record.finish(&completion, self.life).await;
+                let retained = matches!(finished, Finished::Stored { retained: true });
+                if matches!(finished, Finished::Failed) {
+                    record.finish_detached(completion, self.life, ());
+                }
                 Ok(Executed { answer, replayed: false, retained })
             }
             Err(error) => {

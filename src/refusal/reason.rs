@@ -176,7 +176,19 @@ reasons! {
         "body_unread", "BODY_UNREAD" 1, REQUEST_TIMEOUT 408 "Request Timeout", "about:blank",
         "body not read in time",
         "The body of the request could not be read to its end in time; nothing was carried out.";
-    /// The record store is unavailable or full, and nothing was carried out: 503, `UNAVAILABLE`.
+    /// The client holds all the bytes that one client may hold, in bodies of requests and in answers: 429,
+    /// `RESOURCE_EXHAUSTED`.
+    ClientCapacity:
+        "client_capacity", "CLIENT_CAPACITY" 8, TOO_MANY_REQUESTS 429 "Too Many Requests", "about:blank",
+        "client's share of the capacity used up",
+        "The client uses all the capacity that one client may have.";
+    /// The record store has no room, or none for this client, and nothing was carried out: 503, `UNAVAILABLE`.
+    RecordsFull:
+        "records_full", "RECORDS_FULL" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "record store full, nothing carried out",
+        "The record store is full; nothing was carried out.";
+    /// The record store is unavailable, and nothing was carried out: 503, `UNAVAILABLE`.
     RecordsUnavailable:
         "records_unavailable", "RECORDS_UNAVAILABLE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
         "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
@@ -242,8 +254,8 @@ impl Reason {
     pub(super) const fn is_temporary(self) -> bool {
         use Reason::{Capacity, CircuitOpen, Indeterminate, RateLimited, TooManyReservations, Unavailable};
         let of_job = matches!(self, Self::JobRunning | Self::JobOutcomeUnknown | Self::OperationRunning);
-        let of_limit = matches!(self, RateLimited | Capacity | TooManyReservations);
-        let of_store = matches!(self, Unavailable | Indeterminate | Self::RecordsUnavailable);
+        let of_limit = matches!(self, RateLimited | Capacity | TooManyReservations | Self::ClientCapacity);
+        let of_store = matches!(self, Unavailable | Indeterminate | Self::RecordsUnavailable | Self::RecordsFull);
         of_job || of_limit || of_store || matches!(self, CircuitOpen)
     }
 }

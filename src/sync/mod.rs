@@ -3,6 +3,8 @@
 mod hot_swap;
 mod lease;
 mod pool;
+#[cfg(feature = "key-value")]
+mod shares;
 mod spin;
 
 #[cfg(tollgate_loom)]
@@ -24,6 +26,8 @@ pub(crate) use std::sync::{
 pub(crate) use hot_swap::HotSwap;
 pub(crate) use lease::{Acquired, Lease, Leases};
 pub(crate) use pool::Pool;
+#[cfg(feature = "key-value")]
+pub(crate) use shares::{Share, ShareBounds, ShareExceeded, Shares};
 pub(crate) use spin::{Spin, SpinGuard};
 
 /// A value on cache lines of its own. 128 bytes, because processors prefetch lines in pairs.

@@ -195,8 +195,8 @@ impl TokenBucketLayer {
 
     /// Sets the reasons for which tokens go back when a tollgate layer further in refuses the request.
     ///
-    /// By default those that are not the client's doing: [`Reason::CircuitOpen`], [`Reason::Capacity`] and
-    /// [`Reason::Unavailable`]. For all other reasons the tokens stay spent. Otherwise a client could guess API keys, or
+    /// By default those that are not the client's doing: [`Reason::CircuitOpen`], [`Reason::Capacity`],
+    /// [`Reason::Unavailable`] and [`Reason::RecordsUnavailable`]. For all other reasons the tokens stay spent. Otherwise a client could guess API keys, or
     /// repeat the ids of finished jobs, without a limit. Tokens of the bucket that newcomers share stay spent too. The
     /// function may be called more than once for a request. If it panics, the tokens stay spent.
     ///

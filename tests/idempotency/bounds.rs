@@ -83,20 +83,126 @@ async fn bodies_of_known_length_take_no_more_than_they_have() {
     assert!(replies.iter().all(|reply| reply.status == StatusCode::CREATED), "{replies:?}");
 }
 
+/// Returns a client's request of a declared length, whose body comes after ten seconds.
+fn declared(client: &'static str, key: &str, length: usize) -> Request<Streamed> {
+    let mut request = in_pieces(1, Duration::from_secs(10), false);
+    request.headers_mut().insert("x-api-key", client.parse().unwrap());
+    request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+    request.headers_mut().insert("content-length", length.to_string().parse().unwrap());
+    request
+}
+
 #[tokio::test(start_paused = true)]
 async fn bytes_of_all_bodies_are_bounded_and_given_back() {
-    let layer = layer(&store()).max_body(100).max_buffered(250);
+    let layer = layer(&store()).max_body(100).max_answer(100).max_buffered(150);
     let service = streaming(&layer);
-    let slow = |key: &str| {
-        let mut request = in_pieces(1, Duration::from_secs(1), false);
-        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
-        request
-    };
-    let replies = join_all(["a", "b", "c"].map(|key| upload(&service, slow(key)))).await;
-    assert_eq!(replies.iter().map(|reply| reply.0).collect::<Vec<_>>(), [201, 201, 503], "each counts with the bound");
-    let mut known = slow("c");
-    known.headers_mut().insert("content-length", "10".parse().unwrap());
-    let replies = tokio::join!(upload(&service, slow("d")), upload(&service, slow("e")), upload(&service, known));
-    assert_eq!([replies.0.0, replies.1.0, replies.2.0], [201, 201, 201], "a known length counts itself");
+    for _ in 0..2 {
+        let alice = upload(&service, declared("alice", "a", 100));
+        let (bob, late) = (declared("bob", "b", 50), declared("bob", "c", 1));
+        let (alice, bob, late) = tokio::join!(alice, upload(&service, bob), upload(&service, late));
+        assert_eq!([alice.0, bob.0, late.0], [201, 201, 503]);
+        assert!(String::from_utf8_lossy(&late.1).contains("All capacity is in use."), "{late:?}");
+        assert_eq!(layer.handle().counts().buffered, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_leaves_half_of_the_bytes_to_others() {
+    let layer = layer(&store()).max_body(100).max_answer(100).max_buffered(400);
+    let service = streaming(&layer);
+    let alices = join_all(["a", "b", "c"].map(|key| upload(&service, declared("alice", key, 100))));
+    let bobs = join_all(["a", "b"].map(|key| upload(&service, declared("bob", key, 100))));
+    let (alices, bobs) = tokio::join!(alices, bobs);
+    assert_eq!(alices.iter().map(|reply| reply.0).collect::<Vec<_>>(), [201, 201, 429]);
+    assert!(String::from_utf8_lossy(&alices[2].1).contains("all the capacity that one client may have"));
+    assert_eq!(bobs.iter().map(|reply| reply.0).collect::<Vec<_>>(), [201, 201]);
     assert_eq!(layer.handle().counts().buffered, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_of_unknown_length_counts_with_what_has_arrived() {
+    let layer = layer(&store()).max_body(100).max_answer(100).max_buffered(100);
+    let (service, handle) = (streaming(&layer), layer.handle());
+    let sampled = async {
+        sleep(Duration::from_millis(3_500)).await;
+        assert_eq!(handle.counts().buffered, 30);
+        let bob = upload(&service, declared("bob", "b", 50)).await;
+        assert_eq!(bob.0, 201);
+    };
+    let (alice, ()) = tokio::join!(upload(&service, in_pieces(9, Duration::from_secs(1), false)), sampled);
+    assert_eq!(alice.0, 503, "it has no room beside bob's");
+    assert_eq!((handle.counts().buffered, handle.counts().executed), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_without_room_is_passed_on_and_not_retained() {
+    let (handler, store) = (Handler::default(), store());
+    let layer = layer(&store).max_body(100).max_answer(100).max_buffered(150);
+    let service = layer.layer(handler.service(|_, _| async { Ok(answer(201, "x".repeat(60))) }));
+    let streams = streaming(&layer);
+    let during = async {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(send(&service, payment("k")).await.text(), "x".repeat(60));
+        assert_eq!(layer.handle().counts().not_retained, 1);
+    };
+    let (bob, ()) = tokio::join!(upload(&streams, declared("bob", "b", 100)), during);
+    assert_eq!(bob.0, 201);
+    assert_eq!(send(&service, payment("k")).await.status, StatusCode::CONFLICT);
+    assert_eq!((handler.calls(), layer.handle().counts().buffered), (1, 0));
+    assert_eq!(send(&service, payment("l")).await.status, StatusCode::CREATED);
+    assert!(send(&service, payment("l")).await.is_replayed());
+}
+
+#[test]
+#[should_panic = "max_buffered must be at least 101, which is max_body, got 100"]
+fn body_above_all_bytes_is_refused_when_built() {
+    let _ = Handler::default().echo(&layer(&store()).max_body(101).max_buffered(100));
+}
+
+#[tokio::test]
+async fn answer_in_many_empty_frames_takes_no_room() {
+    let frames = || stream::iter((0..100_000).map(|_| Ok(Frame::data(Bytes::new()))));
+    let handler = Handler::default();
+    let inner = handler.service(move |_, _| async move {
+        Ok(Response::new(StreamBody::new(frames().chain(stream::iter([Ok(Frame::data("end".into()))]))).boxed_unsync()))
+    });
+    let service = layer(&store()).layer(inner);
+    for replayed in [false, true] {
+        let response = service.clone().oneshot(payment("k")).await.unwrap();
+        assert_eq!(response.headers().contains_key("idempotent-replayed"), replayed);
+        let mut body = response.into_body();
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!((first.into_data().unwrap(), body.frame().await.is_none()), ("end".into(), true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answer_is_a_stream() {
+    let handler = Handler::default();
+    let layer = layer(&store()).answer_timeout(Duration::from_secs(3));
+    let service = layer.layer(handler.service(|_, _| async {
+        let pieces = stream::iter(0..5).then(|number| async move {
+            sleep(Duration::from_secs(1)).await;
+            Ok(Frame::data(Bytes::from(number.to_string())))
+        });
+        Ok(Response::new(StreamBody::new(pieces).boxed_unsync()))
+    }));
+    let begun = Instant::now();
+    let response = service.clone().oneshot(payment("k")).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(3), "its head is not held up");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "01234");
+    assert_eq!(send(&service, payment("k")).await.status, StatusCode::CONFLICT);
+    assert_eq!((handler.calls(), layer.handle().counts().not_retained), (1, 1));
+}
+
+#[tokio::test]
+async fn fields_above_the_cap_are_not_stored() {
+    let handler = Handler::default();
+    let service = layer(&store()).max_answer(30).layer(handler.service(|_, _| async {
+        let mut response = answer(201, "");
+        response.headers_mut().insert("location", "/payments/0123456789".parse().unwrap());
+        Ok(response)
+    }));
+    assert_eq!(send(&service, payment("k")).await.headers["location"], "/payments/0123456789");
+    assert_eq!(send(&service, payment("k")).await.status, StatusCode::CONFLICT);
 }

@@ -20,7 +20,7 @@ use tollgate::{
 };
 use tower::Layer;
 
-use super::place::{Handler, Service, answer, layer, payment, send, store};
+use super::place::{Handler, Service, answer, layer, payment, post, send, store};
 
 const WORK: Duration = Duration::from_secs(10);
 
@@ -89,13 +89,16 @@ async fn duplicate_waits_for_a_handler_without_a_client() {
 async fn handlers_without_a_client_are_bounded() {
     for after_lease in [AfterLease::Rerun, AfterLease::Hold] {
         let (handler, store, alive) = (Handler::default(), store(), Arc::default());
-        let layer = layer(&store).max_detached(8).after_lease(after_lease);
+        let layer = layer(&store).max_detached(16).after_lease(after_lease);
         let service = slow(&handler, &layer, &alive);
         let keys: Vec<_> = (0..100).map(|number| format!("k-{number}")).collect();
         for key in &keys {
             assert!(!hang_up_after(10, send(&service, payment(key))).await);
         }
         assert_eq!((layer.handle().counts().detached, alive.load(SeqCst)), (8, 8), "the others are dropped");
+        let bob = post("bob", "k", "/payments", "amount=5");
+        assert!(!hang_up_after(10, send(&service, bob.clone())).await);
+        assert_eq!(layer.handle().counts().detached, 9, "one client has half, and others the rest");
         assert!(layer.handle().drain(WORK * 2).await);
         let replies = join_all(keys.iter().map(|key| send(&service, payment(key)))).await;
         let replayed = replies.iter().filter(|reply| reply.is_replayed()).count();
@@ -105,6 +108,7 @@ async fn handlers_without_a_client_are_bounded() {
             AfterLease::Hold => StatusCode::CONFLICT, // they may have done something
         };
         assert_eq!(replies.iter().filter(|reply| reply.status == again && !reply.is_replayed()).count(), 92);
+        assert!(send(&service, bob).await.is_replayed());
         assert_eq!(layer.handle().counts().buffered, 0);
     }
 }

@@ -100,7 +100,7 @@ async fn key_that_is_missing_or_invalid_is_refused() {
 #[tokio::test]
 async fn other_methods_and_grpc_pass() {
     let handler = Handler::default();
-    let service = handler.echo(&layer(&store()).required());
+    let service = handler.echo(&layer(&store()));
     let with = |method: Method, name: &'static str, value: &'static str| {
         let mut request = payment("k-1");
         *request.method_mut() = method;
@@ -122,6 +122,21 @@ async fn other_methods_and_grpc_pass() {
     let offer = with(Method::POST, "upgrade", "h2c");
     assert!(!send(&service, offer.clone()).await.is_replayed());
     assert!(send(&service, offer).await.is_replayed());
+}
+
+#[tokio::test]
+async fn no_content_type_leads_past_a_required_key() {
+    let handler = Handler::default();
+    let service = handler.echo(&layer(&store()).required());
+    for kind in ["application/grpc", "application/grpc-web", "application/grpc-web-text", "application/json"] {
+        let mut request = payment(kind);
+        request.headers_mut().insert("content-type", kind.parse().unwrap());
+        assert!(!send(&service, request.clone()).await.is_replayed());
+        assert!(send(&service, request.clone()).await.is_replayed(), "{kind}");
+        request.headers_mut().remove("idempotency-key");
+        send(&service, request).await;
+    }
+    assert_eq!(handler.calls(), 4, "none without a key");
 }
 
 #[tokio::test]

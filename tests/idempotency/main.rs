@@ -12,6 +12,7 @@ mod line;
 mod lost_commit;
 mod no_transactions;
 mod outcomes;
+mod panics;
 mod place;
 mod resets;
 mod running;

@@ -7,10 +7,10 @@ use futures_util::{FutureExt, stream};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tollgate::{PolicyName, Reason, Refusal, idempotency::Replay};
+use tollgate::{PolicyName, Reason, Refusal, idempotency::Replay, key_value::AfterLease};
 use tower::{Layer, ServiceExt};
 
-use super::place::{AnswerBody, Handler, answer, body, layer, payment, send, store, try_send};
+use super::place::{AnswerBody, Handler, answer, layer, payment, send, store, try_send};
 
 /// Returns a body of these frames.
 fn frames(frames: Vec<Result<Frame<Bytes>, std::io::Error>>) -> AnswerBody {
@@ -50,20 +50,67 @@ async fn answers_that_settle_are_replayed() {
 
 #[tokio::test]
 async fn failures_are_replayed_on_request() {
-    let handler = Handler::default();
-    let inner = handler.service(|number, _| async move {
-        match number {
-            1 => Ok(answer(500, "call 1")),
-            2 => Err("no connection"),
-            _ => panic!("call {number}"),
+    for after_lease in [AfterLease::Rerun, AfterLease::Hold] {
+        let handler = Handler::default();
+        let inner = handler.service(|number, _| async move {
+            match number {
+                1 => Ok(answer(500, "call 1")),
+                2 => Err("no connection"),
+                3 => Ok(Response::new(frames(vec![data("half"), Err(std::io::Error::other("cut"))]))),
+                _ => panic!("call {number}"),
+            }
+        });
+        let service = layer(&store()).replay(Replay::EvenFailures).after_lease(after_lease).layer(inner);
+        assert_eq!(send(&service, payment("a")).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let again = send(&service, payment("a")).await;
+        assert_eq!(
+            (again.status, again.is_replayed(), again.text()),
+            (StatusCode::INTERNAL_SERVER_ERROR, true, "call 1")
+        );
+        assert_eq!(try_send(&service, payment("b")).await.unwrap_err(), "no connection");
+        assert_eq!(try_send(&service, payment("c")).await.unwrap_err(), "cut");
+        assert!(AssertUnwindSafe(send(&service, payment("d"))).catch_unwind().await.is_err());
+        for _ in 0..10 {
+            tokio::task::yield_now().await; // its end is stored in the background
         }
-    });
-    let service = layer(&store()).replay(Replay::EvenFailures).layer(inner);
-    assert_eq!(send(&service, payment("a")).await.status, StatusCode::INTERNAL_SERVER_ERROR);
-    let again = send(&service, payment("a")).await;
-    assert_eq!((again.status, again.is_replayed(), again.text()), (StatusCode::INTERNAL_SERVER_ERROR, true, "call 1"));
-    assert_eq!(try_send(&service, payment("b")).await.unwrap_err(), "no connection");
-    assert_eq!(handler.calls(), 2);
+        for key in ["b", "c", "d"] {
+            let again = send(&service, payment(key)).await;
+            assert_eq!(again.status, StatusCode::CONFLICT, "{key}");
+            assert!(again.text().contains("answer_not_retained"), "{}", again.text());
+        }
+        assert_eq!(handler.calls(), 4);
+    }
+}
+
+#[tokio::test]
+async fn service_that_is_not_ready_has_not_failed() {
+    let handler = Handler::default();
+    let never_ready = tower::service_fn(|_| async { Ok::<_, &'static str>(answer(201, "")) });
+    let never_ready = tower::util::BoxCloneSyncService::new(NotReady(never_ready));
+    let store = store();
+    let layer = layer(&store).replay(Replay::EvenFailures);
+    let service = layer.layer(never_ready);
+    let response = tower::Service::call(&mut service.clone(), payment("k")).await;
+    assert_eq!(response.err(), Some("not ready"));
+    assert_eq!(send(&handler.echo(&layer), payment("k")).await.text(), "call 1: amount=5", "the key is free");
+}
+
+/// A service that is never ready.
+#[derive(Clone)]
+struct NotReady<S>(S);
+
+impl<R, S: tower::Service<R, Error = &'static str>> tower::Service<R> for NotReady<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        std::task::Poll::Ready(Err("not ready"))
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
+    }
 }
 
 #[tokio::test]
@@ -263,5 +310,4 @@ async fn answer_is_forgotten_after_its_life() {
     assert!(send(&service, payment("k")).await.is_replayed());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(send(&service, payment("k")).await.text(), "call 2: amount=5");
-    let _ = body("unused");
 }

@@ -43,7 +43,7 @@ async fn reset_streams_leave_a_bounded_number_of_handlers() {
     let (alive, begun, go_on) = (Arc::default(), Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let store = Arc::new(MemoryStore::new());
     let layer = IdempotencyLayer::new(who(), store.clone(), &"5d4fb7f10c3a4c2d9a86e0c1b2f37e58".parse().unwrap())
-        .max_detached(DETACHED)
+        .max_detached(2 * DETACHED) // of which one client has half
         .after_lease(AfterLease::Rerun);
     let handler = {
         let (alive, begun, go_on) = (Arc::clone(&alive), Arc::clone(&begun), Arc::clone(&go_on));

@@ -11,6 +11,7 @@ use tollgate::{
 };
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
+use super::faulty::Fault;
 use super::place::{Handler, Service, answer, layer, payment, send, store};
 
 const WORK: Duration = Duration::from_secs(100); // more than three leases
@@ -59,11 +60,79 @@ async fn duplicates_wait_here_and_elsewhere() {
     let begun = Instant::now();
     let replies = join_all((0..64).map(|number| send(&processes[number % 2], payment("k")))).await;
     assert_eq!(handler.calls(), 1);
-    assert!(begun.elapsed() < WORK + Duration::from_millis(63), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < WORK + Duration::from_millis(625), "{:?}", begun.elapsed());
     assert_eq!(replies.iter().filter(|reply| reply.is_replayed()).count(), 63);
     for reply in &replies {
         assert_eq!((reply.status, reply.text()), (StatusCode::CREATED, "call 1"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_the_duplicates_asks_for_all() {
+    let (handler, store) = (Handler::default(), store());
+    let [here, there] = [(); 2].map(|()| slow(&handler, &layer(&store).on_running(waiting())));
+    let others = async {
+        sleep(Duration::from_secs(1)).await;
+        let replies = join_all((0..60).map(|_| send(&there, payment("k")))).await;
+        assert!(replies.iter().all(|reply| reply.text() == "call 1"));
+    };
+    tokio::join!(send(&here, payment("k")), others);
+    // One question of each at first and at the end, one of each in five seconds, and those of the one that asks.
+    let asked = store.calls("begin");
+    assert!(asked < 2 * 60 + 60 * 99 / 3 + 99 * 3, "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_duplicate_asks_when_the_first_hangs_up() {
+    let (handler, store) = (Handler::default(), store());
+    let [here, there] = [(); 2].map(|()| slow(&handler, &layer(&store).on_running(waiting())));
+    let asks = async {
+        sleep(Duration::from_secs(1)).await;
+        let _ = tokio::time::timeout(WORK / 2, send(&there, payment("k"))).await;
+    };
+    let waits = async {
+        sleep(Duration::from_secs(2)).await;
+        let reply = send(&there, payment("k")).await;
+        (reply, Instant::now())
+    };
+    let begun = Instant::now();
+    let ((reply, at), (), _) = tokio::join!(waits, asks, send(&here, payment("k")));
+    assert_eq!(reply.text(), "call 1");
+    assert!(at - begun < WORK + Duration::from_millis(625), "{:?}", at - begun);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_renewals_keep_the_lease() {
+    let (handler, store) = (Handler::default(), store());
+    let [here, there] = [(); 2].map(|()| slow(&handler, &layer(&store)));
+    (0..20).for_each(|_| store.fail("renew", Fault::Takes(LEASE / 2)));
+    let duplicates = async {
+        while handler.calls() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..WORK.as_secs() - 1 {
+            sleep(Duration::from_secs(1)).await;
+            let reply = send(&there, payment("k")).await;
+            assert!(reply.text().contains("operation_running"), "a living owner is never unknown: {}", reply.text());
+        }
+    };
+    let (first, ()) = tokio::join!(send(&here, payment("k")), duplicates);
+    assert_eq!((first.text(), handler.calls()), ("call 1", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_that_hangs_gives_way_to_the_next() {
+    let (handler, store) = (Handler::default(), store());
+    let [here, there] = [(); 2].map(|()| slow(&handler, &layer(&store)));
+    store.fail("renew", Fault::Hangs);
+    let duplicates = async {
+        for _ in 0..WORK.as_secs() - 1 {
+            sleep(Duration::from_secs(1)).await;
+            let reply = send(&there, payment("k")).await;
+            assert!(reply.text().contains("operation_running"), "{}", reply.text());
+        }
+    };
+    tokio::join!(send(&here, payment("k")), duplicates);
 }
 
 #[tokio::test(start_paused = true)]

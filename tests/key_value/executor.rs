@@ -207,14 +207,40 @@ async fn answer_that_cannot_be_stored_is_given_once() {
     let again = executor.idempotent_execute(KEY, long).await.unwrap_err();
     assert_eq!(again.to_string(), "the operation was carried out, and its answer was not retained");
 
-    // A store that fails at the end leaves an unknown outcome.
-    (0..3).for_each(|_| store.fail("complete", Fault::Unavailable));
-    let executed = executor.idempotent_execute(b"order 8", async || payments.pay(LEASE).await).await;
-    assert_eq!(paid(executed), ("payment 2".into(), false, false));
-    sleep(LEASE).await;
+    // With a store that fails at the end it is stored when the store is back. One that stays away leaves an unknown outcome.
+    for (faults, key) in [(6, b"order 8"), (100, b"order 9")] {
+        (0..faults).for_each(|_| store.fail("complete", Fault::Unavailable));
+        let executed = executor.idempotent_execute(key, async || payments.pay(LEASE).await).await.unwrap();
+        assert_eq!((executed.replayed, executed.retained), (false, false));
+        sleep(Duration::from_secs(600)).await;
+    }
     let again = executor.idempotent_execute(b"order 8", async || payments.pay(LEASE).await).await;
+    assert_eq!(paid(again), ("payment 2".into(), true, true));
+    let again = executor.idempotent_execute(b"order 9", async || payments.pay(LEASE).await).await;
     assert!(matches!(again, Err(IdempotentError::Unknown { .. })), "{again:?}");
-    assert_eq!(payments.count(), 2);
+    assert_eq!(payments.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_hangs_holds_no_caller() {
+    let (store, payments) = (store(), Payments::default());
+    let executor = process(&store);
+    store.fail("begin", Fault::Hangs);
+    let error = executor.idempotent_execute(KEY, async || payments.pay(LEASE).await).await.unwrap_err();
+    assert!(error.to_string().contains("the record store has not answered within"), "{error}");
+    assert_eq!(payments.count(), 0);
+    for call in ["complete", "abandon"] {
+        store.fail(call, Fault::Hangs);
+    }
+    let executed = executor.idempotent_execute(KEY, async || payments.pay(LEASE).await).await;
+    assert_eq!(paid(executed), ("payment 1".into(), false, false));
+    let failed = executor.idempotent_execute(b"order 8", async || Err("card refused")).await;
+    assert!(matches!(failed, Err(IdempotentError::Failed("card refused"))));
+    sleep(Duration::from_secs(60)).await;
+    let again = executor.idempotent_execute(KEY, async || payments.pay(LEASE).await).await;
+    assert_eq!(paid(again), ("payment 1".into(), true, true));
+    let again = executor.idempotent_execute(b"order 8", async || payments.pay(LEASE).await).await;
+    assert_eq!(paid(again), ("payment 2".into(), false, true));
 }
 
 #[tokio::test(start_paused = true)]

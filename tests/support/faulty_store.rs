@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     LostReply,
     /// The call never ends.
     Hangs,
+    /// The call takes this time, and is then carried out.
+    Takes(Duration),
 }
 
 pub(crate) struct FaultyStore {
@@ -63,6 +65,10 @@ impl FaultyStore {
                     Err(KeyValueError::new(KeyValueErrorKind::Indeterminate, "the reply was lost"))
                 }
                 Some(Fault::Hangs) => std::future::pending().await,
+                Some(Fault::Takes(time)) => {
+                    tokio::time::sleep(time).await;
+                    call.await
+                }
             }
         })
     }

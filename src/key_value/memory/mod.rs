@@ -37,6 +37,8 @@ pub struct MemoryStore {
     entries: ExpiringTable<Bytes, Value>,
     records: ExpiringTable<RecordKey, RecordEntry>,
     shares: ClientShares,
+    max_records_per_client: usize,
+    max_answers_per_client: Option<usize>,
     max_value: usize,
     clock: Clock,
 }
@@ -53,8 +55,9 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         let (entries, records) = (ExpiringTable::new(100_000, 64 << 20), ExpiringTable::new(100_000, 64 << 20));
-        let (shares, max_value) = (ClientShares::new(10_000), DEFAULT_MAX_VALUE);
-        Self { entries, records, shares, max_value, clock: Clock::system() }
+        let (shares, max_value, clock) = (ClientShares::default(), DEFAULT_MAX_VALUE, Clock::system());
+        let (max_records_per_client, max_answers_per_client) = (10_000, None);
+        Self { entries, records, shares, max_records_per_client, max_answers_per_client, max_value, clock }
     }
 
     /// Sets the greatest number of entries; default 100,000.
@@ -114,7 +117,16 @@ impl MemoryStore {
     #[track_caller]
     pub fn max_records_per_client(mut self, records: usize) -> Self {
         ConfigError::or_panic(ConfigError::require(records > 0, "max_records_per_client", "be positive", records));
-        self.shares = ClientShares::new(records);
+        self.max_records_per_client = records;
+        self
+    }
+
+    /// Sets the greatest number of bytes of answers of one client, so that a client with long answers leaves room for others;
+    /// default a quarter of [`max_record_bytes`](Self::max_record_bytes). The answers of all have at most three quarters of
+    /// it. An answer beyond that is not retained.
+    #[must_use]
+    pub const fn max_answer_bytes_per_client(mut self, bytes: usize) -> Self {
+        self.max_answers_per_client = Some(bytes);
         self
     }
 

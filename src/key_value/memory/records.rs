@@ -2,84 +2,77 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dashmap::{DashMap, Entry};
-
 use super::{MemoryStore, full, table::Edit};
-use crate::key_value::{
-    error::KeyValueError,
-    limits,
-    port::StoreFuture,
-    record::{
-        Answer, Begun, Claim, ClaimTimes, Completion, Owner, Ownership, Record, RecordEdit, RecordKey, RecordState,
-        RecordStore, UnknownPage,
+use crate::{
+    key_value::{
+        error::KeyValueError,
+        limits,
+        port::StoreFuture,
+        record::{
+            Answer, Begun, Claim, ClaimTimes, Completion, Owner, Ownership, Record, RecordEdit, RecordKey, RecordState,
+            RecordStore, UnknownPage,
+        },
     },
+    sync::{Share, ShareBounds, ShareExceeded, Shares},
 };
 
 /// Bytes that a record takes beside its texts and its answer, above those of an entry.
 const OVERHEAD: usize = 128;
 
-/// A record, and the place that its client has for it.
+/// A record, and what its client has of the store for it.
 #[derive(Clone)]
 pub(super) struct RecordEntry {
     record: Record,
-    share: Option<Arc<ClientShare>>,
+    place: Option<Arc<RecordShare>>,
+    _answer: Option<Arc<RecordShare>>, // given back when the record is replaced
 }
 
-/// Numbers of records by client.
+/// Client of a record; `None` for records of the program itself.
+type RecordClient = Option<[u8; 16]>;
+type RecordShare = Share<RecordClient>;
+
+/// Numbers of records and of bytes of answers by client.
+#[derive(Default)]
 pub(super) struct ClientShares {
-    used: Arc<DashMap<[u8; 16], usize>>,
-    most: usize,
-}
-
-/// One record of a client, given back with the last clone of the record.
-pub(super) struct ClientShare {
-    client: [u8; 16],
-    used: Arc<DashMap<[u8; 16], usize>>,
-}
-
-impl ClientShares {
-    pub(super) fn new(most: usize) -> Self {
-        Self { used: Arc::default(), most }
-    }
-
-    /// Takes a place for a record of a client; `None` if it has all that it may have.
-    fn take(&self, client: [u8; 16]) -> Option<Arc<ClientShare>> {
-        let mut used = self.used.entry(client).or_insert(0);
-        if *used >= self.most {
-            return None;
-        }
-        *used += 1;
-        drop(used);
-        Some(Arc::new(ClientShare { client, used: Arc::clone(&self.used) }))
-    }
-}
-
-impl Drop for ClientShare {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut used) = self.used.entry(self.client) {
-            *used.get_mut() -= 1;
-            if *used.get() == 0 {
-                used.remove();
-            }
-        }
-    }
-}
-
-/// Returns the edit of the table that stores a record, whose client keeps its place.
-fn edit(key: &RecordKey, edit: RecordEdit, share: Option<&Arc<ClientShare>>) -> Edit<RecordEntry> {
-    match edit {
-        RecordEdit::Keep => Edit::Keep,
-        RecordEdit::Remove => Edit::Remove,
-        RecordEdit::Put { record, expires_at } => {
-            let answer = if let RecordState::Done(answer) = &record.state { answer.len() } else { 0 };
-            let texts: usize = record.about.texts().iter().map(|text| text.len()).sum();
-            let bytes = key.0.len() + OVERHEAD + texts + answer;
-            Edit::Put { value: RecordEntry { record, share: share.cloned() }, bytes, expires_at }
-        }
-    }
+    places: Arc<Shares<RecordClient>>,
+    answers: Arc<Shares<RecordClient>>,
 }
 
 impl MemoryStore {
+    /// Returns the bounds of the answers of a client. Together they leave a quarter of the bytes to records that begin.
+    fn answer_bounds(&self, client: RecordClient) -> ShareBounds {
+        let all = self.records.max_bytes / 4 * 3;
+        let of_client = self.max_answers_per_client.unwrap_or(self.records.max_bytes / 4);
+        ShareBounds { all, each: if client.is_some() { of_client } else { all } }
+    }
+
+    /// Returns the edit of the table that stores a record. A new one has this place; a present one keeps its own.
+    fn record_edit(
+        &self,
+        key: &RecordKey,
+        edit: RecordEdit,
+        place: Option<Arc<RecordShare>>,
+    ) -> Result<Edit<RecordEntry>, KeyValueError> {
+        let (record, expires_at) = match edit {
+            RecordEdit::Keep => return Ok(Edit::Keep),
+            RecordEdit::Remove => return Ok(Edit::Remove),
+            RecordEdit::Put { record, expires_at } => (record, expires_at),
+        };
+        let (client, length) = (place.as_ref().and_then(|place| place.key()), record.answer_len());
+        let answer = self.shares.answers.take(client, length, self.answer_bounds(client)).map_err(|exceeded| {
+            full(match exceeded {
+                ShareExceeded::All => "answers take all they may of the bytes of records; raise .max_record_bytes()",
+                ShareExceeded::Each => {
+                    "the client has all the bytes of answers it may; raise .max_answer_bytes_per_client()"
+                }
+            })
+        })?;
+        let texts: usize = record.about.texts().iter().map(|text| text.len()).sum();
+        let bytes = key.0.len() + OVERHEAD + texts + length;
+        let _answer = (length > 0).then(|| Arc::new(answer));
+        Ok(Edit::Put { value: RecordEntry { record, place, _answer }, bytes, expires_at })
+    }
+
     /// Changes a record as a rule says, which receives the time at which it expires and the present.
     fn change_record<T>(
         &self,
@@ -88,10 +81,12 @@ impl MemoryStore {
     ) -> Result<T, KeyValueError> {
         let now = self.now();
         self.update_record(key, now, |present| {
-            let share = present.and_then(|(entry, _)| entry.share.as_ref());
             let (change, result) = rule(present.map(|(entry, expires_at)| (&entry.record, expires_at)), now);
-            (edit(key, change, share), result)
-        })
+            match self.record_edit(key, change, present.and_then(|(entry, _)| entry.place.clone())) {
+                Ok(edit) => (edit, Ok(result)),
+                Err(full) => (Edit::Keep, Err(full)),
+            }
+        })?
     }
 
     fn update_record<T>(
@@ -114,23 +109,26 @@ impl MemoryStore {
         let ((lease, life), now) = (claim.times()?, self.now());
         let wall = i64::try_from(self.clock.wall().as_micros()).unwrap_or(i64::MAX);
         let times = ClaimTimes { lease, life, now, wall };
+        let most = self.max_records_per_client;
+        let bounds = ShareBounds { all: usize::MAX, each: if claim.client.is_some() { most } else { usize::MAX } };
         loop {
             let begun = self.update_record(&claim.key, now, |present| {
-                let share = match (present, claim.client) {
-                    (Some((entry, _)), _) => Ok(entry.share.clone()),
-                    (None, None) => Ok(None),
-                    (None, Some(client)) => self.shares.take(client).map(Some).ok_or(()),
+                let place = match present {
+                    Some((entry, _)) => Ok(entry.place.clone()),
+                    None => self.shares.places.take(claim.client, 1, bounds).map(|place| Some(Arc::new(place))),
                 };
-                let Ok(share) = share else { return (Edit::Keep, None) };
+                let Ok(place) = place else { return (Edit::Keep, Ok(None)) };
                 let (change, begun) = Record::begin(present.map(|(entry, _)| &entry.record), claim, &times);
-                (edit(&claim.key, change, share.as_ref()), Some(begun))
-            })?;
+                match self.record_edit(&claim.key, change, place) {
+                    Ok(edit) => (edit, Ok(Some(begun))),
+                    Err(full) => (Edit::Keep, Err(full)),
+                }
+            })??;
             // Records of the client that have expired may still have their places.
             match begun {
                 Some(begun) => return Ok(begun),
                 None if self.records.purge_for_room(now) => {}
                 None => {
-                    let most = self.shares.most;
                     return Err(full(&format!(
                         "the client has {most} records, which is all it may have; raise .max_records_per_client()"
                     )));

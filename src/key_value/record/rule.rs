@@ -48,6 +48,11 @@ pub(crate) struct ClaimTimes {
 }
 
 impl Record {
+    /// Returns the number of bytes of the answer.
+    pub(crate) fn answer_len(&self) -> usize {
+        if let RecordState::Done(answer) = &self.state { answer.len() } else { 0 }
+    }
+
     /// Returns the record of an owner that begins now, and the time at which it expires.
     fn running(
         claim: &Claim,
